@@ -1,0 +1,118 @@
+"""From one row per case to figures with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganglion.core.contracts import Arrays, Metric
+from ganglion.core.errors import DataError, unknown
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One figure: its value, the bounds of its 95 % bootstrap interval, unit and direction."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    better: str
+    cases: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented JSON form."""
+        return asdict(self)
+
+
+def summarise(
+    rows: Arrays,
+    metrics: Sequence[Metric],
+    rng: np.random.Generator,
+    resamples: int = 1000,
+) -> dict[str, Estimate]:
+    """Average each metric's column over the cases, with a percentile bootstrap interval.
+
+    rows maps names to (cases,) columns; NaN means that a metric does not apply to a case and is
+    left out. `Metric.per` divides by the mean of another column over the same cases. A column
+    `group` (cases,) makes the bootstrap draw whole groups (maps, scenes, clips), since cases of
+    one group are not independent. Source: Efron and Tibshirani, An Introduction to the Bootstrap,
+    chapter 13 (percentile interval).
+    """
+    units, member = _groups(rows)
+    draws = rng.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    out = {}
+    for metric in metrics:
+        top, bottom = _sums(rows, metric, member, units)
+        value = _ratio(top.sum(), bottom.sum())
+        many = _ratio(draws @ top, draws @ bottom)
+        many = many[np.isfinite(many)]
+        low, high = np.quantile(many, [0.025, 0.975]) if many.size else (np.nan, np.nan)
+        count = int(np.isfinite(np.asarray(rows[metric.name], np.float64)).sum())
+        out[metric.name] = Estimate(
+            float(value), float(low), float(high), metric.unit, metric.better, count
+        )
+    return out
+
+
+def mean(rows: Arrays, metric: Metric) -> float:
+    """Return one metric without its interval; NaN where it applies to no case."""
+    units, member = _groups(rows)
+    top, bottom = _sums(rows, metric, member, units)
+    return float(_ratio(top.sum(), bottom.sum()))
+
+
+def worst(rows: Arrays, metric: Metric, count: int) -> NDArray[np.int64]:
+    """Return the indices of the `count` worst cases, worst first; cases of NaN are left out."""
+    column = np.asarray(rows[metric.name], np.float64)
+    order = np.argsort(-column if metric.better == "lower" else column, kind="stable")
+    return order[np.isfinite(column[order])][:count]
+
+
+def _groups(rows: Arrays) -> tuple[int, NDArray[np.int64]]:
+    cases = len(next(iter(rows.values())))
+    if cases == 0:
+        raise DataError("There are no cases to evaluate on.")
+    if "group" not in rows:
+        return cases, np.arange(cases)
+    _, member = np.unique(rows["group"], return_inverse=True)
+    return int(member.max()) + 1, member
+
+
+def _sums(
+    rows: Arrays, metric: Metric, member: NDArray[np.int64], units: int
+) -> tuple[Floats, Floats]:
+    for name in (metric.name, metric.per):
+        if name is not None and name not in rows:
+            raise DataError(unknown("column of the evaluation", name, rows))
+    top = np.asarray(rows[metric.name], np.float64)
+    bottom = np.ones_like(top) if metric.per is None else np.asarray(rows[metric.per], np.float64)
+    use = ~np.isnan(top) & ~np.isnan(bottom)
+    top_sums = np.bincount(member[use], weights=top[use], minlength=units)
+    bottom_sums = np.bincount(member[use], weights=bottom[use], minlength=units)
+    return top_sums.astype(np.float64), bottom_sums.astype(np.float64)
+
+
+def _ratio(top: Any, bottom: Any) -> Any:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(top, bottom)
+
+
+def better(metric: Metric, new: float, old: float | None) -> bool:
+    """Say whether `new` improves on `old`; NaN never does."""
+    if np.isnan(new):
+        return False
+    if old is None or np.isnan(old):
+        return True
+    return new < old if metric.better == "lower" else new > old
+
+
+def plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Return estimates as JSON."""
+    return {name: e.to_json() for name, e in estimates.items()}

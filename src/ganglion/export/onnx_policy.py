@@ -1,0 +1,96 @@
+"""An exported file as a policy. Needs ONNX Runtime and NumPy, never torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from ganglion.core.contracts import Array, Arrays, Signature
+from ganglion.core.errors import DataError
+from ganglion.export.inputs import check
+from ganglion.export.inspection import Inspection, Limits, inspect_bytes, read
+
+
+class OnnxPolicy:
+    """One exported policy, run by ONNX Runtime on one thread.
+
+    source is a file or its bytes; it is read once, inspected (`inspection.inspect`) and only then
+    given to ONNX Runtime. digest, where given, is the SHA-256 that the file must have. Raises
+    DataError with one sentence where the file is not in order.
+    """
+
+    def __init__(
+        self,
+        source: Path | str | bytes,
+        *,
+        digest: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        data, name = read(source, limits)
+        self.inspection: Inspection = inspect_bytes(data, name, limits)
+        if digest is not None and digest != self.inspection.digest:
+            raise DataError(f"{name} has digest {self.inspection.digest}; expected {digest}.")
+        self.path = None if isinstance(source, bytes) else Path(source)
+        self.session = _session(data, name)
+        self._outputs = list(self.inspection.signature.outputs)
+
+    @property
+    def signature(self) -> Signature:
+        return self.inspection.signature
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """The policy card that was given at export."""
+        return self.inspection.card
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return self.inspection.digest
+
+    @property
+    def precision(self) -> str:
+        """How the weights are stored: "fp32", "fp16" or "int8"."""
+        return str(self.inspection.made.get("precision", "fp32"))
+
+    def act(self, inputs: Arrays) -> dict[str, Array]:
+        """Answer one batch. Declared ranges are left to the server (`inputs.check`), but for steps.
+
+        Raises SettingsError where the inputs do not fit the signature.
+        """
+        return self.run(check(inputs, self.signature, ranges=False))
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Answer a batch that was checked before: the raw run, nothing around it."""
+        try:
+            answers = self.session.run(self._outputs, feeds)
+        except _Failures as problem:
+            raise DataError(f"The exported policy failed on this input: {_line(problem)}") from None
+        return dict(zip(self._outputs, answers, strict=True))
+
+
+_state: Any = onnxruntime.capi.onnxruntime_pybind11_state
+_Failures: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+
+
+def _session(data: bytes, name: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except _Failures as problem:
+        raise DataError(f"{name} cannot be loaded by ONNX Runtime: {_line(problem)}") from None
+
+
+def _line(problem: Exception) -> str:
+    """Return ONNX Runtime's reason in one line, ended by a full stop."""
+    text = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+    return f"{text.removeprefix('[ONNXRuntimeError] : ')[:300].rstrip('.')}."

@@ -1,0 +1,234 @@
+"""What follows training: export, verification, evaluation, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ganglion import registry, scoring
+from ganglion.core import metrics, seeds
+from ganglion.core.contracts import Arrays, Policy, Ranks, Task
+from ganglion.core.errors import ExportError
+from ganglion.core.run import Run
+from ganglion.core.settings import difference
+from ganglion.export.efficiency import Efficiency, efficiency
+from ganglion.export.onnx_export import Checks, Exported, export
+from ganglion.export.onnx_policy import OnnxPolicy
+from ganglion.report import page
+from ganglion.report.diagnosis import diagnose
+from ganglion.report.figures import curves_png, png
+from ganglion.scoring import Entry, Scenario
+from ganglion.session import Session, chosen_checkpoint
+from ganglion.train.policy import TorchPolicy
+from ganglion.train.settings import TaskSettings
+
+WORST = 8
+
+
+def after_training(
+    run: Run, session: Session, spent: Mapping[str, float], console: Any
+) -> dict[str, Any]:
+    """Export, verify, evaluate and report the best checkpoint; the form of `train --json`.
+
+    ExportError where the exported file does not answer as the trained policy does: the run then
+    keeps its checkpoints, and has no policy.onnx.
+    """
+    console.stage("export")
+    run.set("running", stage="export", step=session.learner.step)
+    session.learner.load_state_dict(chosen_checkpoint(run, "best").state["learner"])
+    policy = session.learner.policy()
+    validation = session.validation.data
+    exported = export_policy(run, policy, session.task, session.cfg, validation)
+    untrained = _export_untrained(run, session, validation)
+    console.stage("verify")
+    run.set("running", stage="verify")
+    measured = efficiency(exported.path)
+    console.stage("evaluate")
+    run.set("running", stage="evaluate")
+    onnx = OnnxPolicy(exported.path)
+    entries = [
+        Entry(str(run.manifest.get("name") or "policy"), "run", onnx, onnx.digest),
+        *(Entry(name, "reference") for name in session.task.references()),
+        Entry("untrained", "reference", untrained, untrained.digest),
+    ]
+    cases = scoring.nominal_cases(session.data, "test")
+    task = str(run.config["task"])
+    scenarios = scoring.score(task, session.cfg, entries, cases, session.cfg.seed, True)
+    console.stage("report")
+    run.set("running", stage="report")
+    report = {
+        **_scores(task, session, scenarios),
+        **_training(run, session, spent),
+        "export": _export_verdict(exported, measured, session.cfg),
+    }
+    report["policies"][0]["efficiency"] = plain_efficiency(measured)
+    report["worst"] = _worst(session.task, scenarios[0])
+    figures = _figures(session.task, onnx, scenarios[0].cases, session.cfg.seed, report)
+    path = page.write(run.folder / "report", report, figures)
+    goal = session.task.goal.name
+    console.say(f"Report: {path}")
+    return {
+        "run": str(run.folder),
+        "status": "succeeded",
+        "goal": goal,
+        "metrics": report["policies"][0]["metrics"],
+        "export": {
+            "path": str(exported.path), "digest": exported.digest,
+            "parity": report["export"]["parity"],
+            "latency_us": report["export"]["latency_us"],
+        },
+        "report": str(path),
+        "steps": session.learner.step,
+        "policies": report["policies"],
+        **spent,
+    }  # fmt: skip
+
+
+def export_policy(
+    run: Run,
+    policy: Policy,
+    task: Task,
+    cfg: TaskSettings,
+    cases: Arrays,
+    path: Path | None = None,
+    precision: Any = "fp32",
+) -> Exported:
+    """Export the torch `policy` of a run as ONNX with its card; ExportError above the tolerance."""
+    if not isinstance(policy, TorchPolicy):
+        raise ExportError("This policy is no torch module and cannot be exported.")
+    cycles = {
+        name: int(getattr(task, "steps", {}).get(name, spec.high or 1))
+        for name, spec in policy.signature.inputs.items()
+        if spec.role == "steps"
+    }
+    card = {
+        "task": run.config["task"], "run": run.id, "settings": cfg.model_dump(mode="json"),
+        "data": run.manifest["data"]["digest"], "goal": task.goal.name, "steps": cycles,
+        "ganglion": run.manifest["ganglion"],
+    }  # fmt: skip
+    probe = {k: cases[k][:64] for k in policy.signature.inputs if k in cases}
+    whole = len(probe) == sum(s.role == "data" for s in policy.signature.inputs.values())
+    checks = Checks(
+        rows=cfg.export.parity_inputs, limit=cfg.export.tolerance,
+        cases={**probe, **_fill(policy, cycles)} if whole else None,
+    )  # fmt: skip
+    target = path or run.folder / "export" / "policy.onnx"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return export(policy.module, policy.signature, target, card, precision=precision, checks=checks)
+
+
+def _fill(policy: Policy, steps: Mapping[str, int]) -> dict[str, Any]:
+    from ganglion.export.inputs import defaults
+
+    return defaults(policy.signature, 64, seeds.rng(0, "probe"), steps=steps)
+
+
+def _export_untrained(run: Run, session: Session, cases: Arrays) -> OnnxPolicy:
+    """Export the net as it was before training, as a baseline for the report."""
+    cfg = session.cfg
+    fresh = session.task.learner(None, "cpu", cfg.seed, Ranks())
+    path = run.folder / "references" / "untrained.onnx"
+    export_policy(run, fresh.policy(), session.task, cfg, cases, path)
+    return OnnxPolicy(path)
+
+
+def plain_efficiency(found: Efficiency) -> dict[str, Any]:
+    """Return an efficiency block in the report's form."""
+    return {
+        "parameters": found.parameters, "file_bytes": found.file_bytes,
+        "peak_memory_bytes": found.peak_bytes,
+        "latency_us": {"p50": found.latency.p50_us, "p99": found.latency.p99_us},
+    }  # fmt: skip
+
+
+def scores_json(
+    task: str, cfg: TaskSettings, seed: int, scenarios: list[Scenario]
+) -> dict[str, Any]:
+    """Return the documented form of `evaluate` and `compare`."""
+    made = registry.make(task, cfg)
+    nominal = scenarios[0]
+    problem = getattr(cfg, "problem", None)
+    return {
+        "version": 1, "task": task, "problem": getattr(problem, "kind", task),
+        "cases": len(next(iter(nominal.cases.values()))), "seed": seed, "goal": made.goal.name,
+        "metrics": [asdict(m) for m in made.metrics],
+        "policies": [s.to_json() for s in nominal.scored],
+        "scenarios": [s.to_json() for s in scenarios[1:]],
+    }  # fmt: skip
+
+
+def _scores(task: str, session: Session, scenarios: list[Scenario]) -> dict[str, Any]:
+    return scores_json(task, session.cfg, session.cfg.seed, scenarios)
+
+
+def _training(run: Run, session: Session, spent: Mapping[str, float]) -> dict[str, Any]:
+    lines = list(run.lines())
+    curves = {
+        kind: [
+            {k: v for k, v in line.items() if k != "kind"} for line in lines if line["kind"] == kind
+        ]
+        for kind in ("train", "validation", "event")
+    }
+    cfg = session.cfg.model_dump(mode="json")
+    default = type(session.cfg)().model_dump(mode="json")
+    manifest = run.manifest
+    timing = list(run.lines("timing.jsonl"))
+    facts = {"goal": session.task.goal.name, "goal_better": session.task.goal.better,
+             "timing": timing, **spent}  # fmt: skip
+    return {
+        "run": {
+            "id": run.id, "name": manifest.get("name"), "created": manifest.get("created"),
+            "status": "succeeded", "steps": session.learner.step,
+            "seconds": sum(t.get("seconds", 0.0) for t in timing),
+            "cpu_seconds": spent.get("cpu_s"), "settings": cfg,
+            "changed": {k: [a, b] for k, (a, b) in difference(default, cfg).items()},
+            "manifest": manifest,
+        },
+        "data": dict(session.data.card),
+        "curves": curves,
+        "best_step": session.progress.best_step,
+        "diagnosis": [asdict(f) for f in diagnose(curves, cfg, facts)],
+        "efficiency_quotes": list(getattr(session.task, "efficiency_quotes", [])),
+    }  # fmt: skip
+
+
+def _export_verdict(made: Exported, found: Efficiency, cfg: TaskSettings) -> dict[str, Any]:
+    parity = made.parity
+    return {
+        "path": "export/policy.onnx", "digest": made.digest, "bytes": made.file_bytes,
+        "ok": True, "refused": None,
+        "parity": None if parity is None else {
+            "max_abs": parity.max_abs, "inputs": parity.inputs,
+            "tolerance": cfg.export.tolerance,
+        },
+        "latency_us": {"p50": found.latency.p50_us, "p99": found.latency.p99_us},
+    }  # fmt: skip
+
+
+def _worst(task: Task, nominal: Scenario) -> list[dict[str, Any]]:
+    ours = nominal.scored[0]
+    found = []
+    for case in metrics.worst(ours.rows, task.goal, WORST):
+        figures = {m.name: float(ours.rows[m.name][case]) for m in task.metrics}
+        inputs = {k: v[case].tolist() for k, v in nominal.cases.items() if v[case].size <= 8}
+        found.append({"case": int(case), "metrics": figures, "inputs": inputs})
+    return found
+
+
+def _figures(
+    task: Task, policy: Policy, cases: Arrays, seed: int, report: dict[str, Any]
+) -> dict[str, bytes]:
+    figures = {"curves": curves_png(report["curves"])}
+    draw = getattr(task, "draw", None)
+    if draw is not None:
+        for name, figure in draw(policy, cases, seeds.rng(seed, "draw")).items():
+            figures[name] = figure if isinstance(figure, bytes) else png(figure)
+    captions = getattr(task, "captions", {})
+    report["figures"] = [
+        {"name": name, "caption": captions.get(name, name.replace("_", " "))}
+        for name in figures
+        if name != "curves"
+    ]
+    return figures

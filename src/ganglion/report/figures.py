@@ -1,0 +1,86 @@
+"""Pictures as PNG bytes: matplotlib without its global state, one style, a colour-blind palette."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ganglion.report import curves as columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Json = Mapping[str, Any]
+
+# Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/; the yellow last,
+# since thin yellow lines do not show on white.
+PALETTE = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442",
+)  # fmt: skip
+STYLE: dict[str, Any] = {
+    "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "#e2e0d8", "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "axes.edgecolor": "#5d6770", "axes.labelcolor": "#1d2327", "xtick.color": "#5d6770",
+    "ytick.color": "#5d6770", "lines.linewidth": 1.5, "legend.frameon": False,
+    "figure.facecolor": "white", "savefig.facecolor": "white",
+}  # fmt: skip
+
+
+def figure(width_in: float = 7.0, height_in: float = 4.0, rows: int = 1, columns: int = 1) -> Any:
+    """Return (figure, axes (rows, columns)) in the common style, without pyplot.
+
+    The caller draws on the axes with colours of PALETTE (the default cycle) and hands the figure
+    to `png`.
+    """
+    import matplotlib as mpl
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
+        made = Figure(figsize=(width_in, height_in), layout="constrained")
+        axes = made.subplots(rows, columns, squeeze=False)
+    return made, axes
+
+
+def png(drawn: Figure, dpi: int = 120) -> bytes:
+    """Return a figure as PNG bytes; equal figures give equal bytes (no date, no version)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    out = io.BytesIO()
+    canvas = FigureCanvasAgg(drawn)
+    canvas.print_png(  # type: ignore[no-untyped-call]
+        out, metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)}
+    )
+    return out.getvalue()
+
+
+def curves_png(curves: Mapping[str, Sequence[Json]], goal: str | None = None) -> bytes:
+    """Draw training and validation loss, the goal, learning rate and gradient norm as one PNG.
+
+    curves is the report's form: {"train": rows, "validation": rows}, each row with its step.
+    """
+    charts = [c for c in columns.charts({"curves": curves, "goal": goal}) if c.lines][:4]
+    made, axes = figure(9.0, 3.2 * max(1, math.ceil(len(charts) / 2)), math.ceil(len(charts) / 2)
+                        or 1, min(2, len(charts)) or 1)  # fmt: skip
+    cells = list(axes.flat)
+    for cell, spec in zip(cells, charts, strict=False):
+        factor = 100 if spec.unit == "%" else 1
+        shown = [y for line in spec.lines for _, y in line.points if math.isfinite(y)]
+        for k, line in enumerate(spec.lines):
+            points = [(x, factor * y) for x, y in line.points]
+            colour = PALETTE[0] if line.label == "training" else PALETTE[1]
+            cell.plot(*zip(*points, strict=True), label=line.label, color=colour, zorder=2 + k)
+        if spec.scale != "linear" and shown and min(shown) > 0 and max(shown) > 20 * min(shown):
+            cell.set_yscale("log")
+        for x in spec.skips:
+            cell.axvline(x, color="#b3362b", linewidth=0.6, linestyle=":")
+        cell.set_title(spec.title)
+        cell.set_xlabel("step")
+        cell.legend()
+    for cell in cells[len(charts) :]:
+        cell.set_axis_off()
+    if not charts:
+        cells[0].text(0.5, 0.5, "no curves yet", ha="center", transform=cells[0].transAxes)
+    return png(made)

@@ -1,0 +1,1 @@
+"""Controls for a dynamical system with bounded actuators, judged against the exact optimum."""

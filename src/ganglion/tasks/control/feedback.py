@@ -1,0 +1,96 @@
+"""The two plain policies: state feedback pi(e, t), and the sequence baseline `mlp`.
+
+Shapes: B cases, N steps, n states, m controls. Normalising and bounding happen inside the modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ganglion.nets.mlp import Mlp
+from ganglion.tasks.control.plant import Plant
+
+
+class Feedback(nn.Module):
+    """pi(e, t) = bound * tanh(MLP([e / scale, time left / horizon])): one control, not a plan.
+
+    The target itself is a further input only where it is no equilibrium of the plant (a moving
+    target), because elsewhere the error decides alone.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ("state", "target", "time_left_s")
+    scale: Tensor
+    bound: Tensor
+
+    def __init__(self, plant: Plant, hidden: Sequence[int] = (48, 48)) -> None:
+        super().__init__()
+        self.columns = [] if targets_rest(plant) else varying_targets(plant)
+        width = plant.n + len(self.columns) + 1
+        self.net = Mlp((width, *hidden, plant.m), output_gain=0.1)
+        _register_scales(self, plant)
+        self.shortest_s, self.horizon_s = plant.dt, plant.horizon_s
+
+    def forward(self, state: Tensor, target: Tensor, time_left_s: Tensor) -> Tensor:
+        """state, target (B, n), time_left_s (B, 1) in s -> controls (B, 1, m)."""
+        return self.control(state, target, time_left_s).unsqueeze(1)
+
+    def control(self, state: Tensor, target: Tensor, time_left_s: Tensor) -> Tensor:
+        """Return the control (B, m) of one instant; inputs as for `forward`."""
+        left = time_left_s.clamp(self.shortest_s, self.horizon_s) * (1.0 / self.horizon_s)
+        parts = [(state - target) * self.scale, left]
+        if self.columns:
+            parts.insert(1, (target * self.scale)[:, self.columns])
+        out: Tensor = torch.tanh(self.net(torch.cat(parts, -1))) * self.bound
+        return out
+
+
+class SequenceMlp(nn.Module):
+    """The sequence baseline: [x0, target, time left] -> all N controls at once.
+
+    With k < N steps left the first k controls are the plan; the rest is not used by anyone.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ("state", "target", "time_left_s")
+    scale: Tensor
+    bound: Tensor
+
+    def __init__(self, plant: Plant, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.num_steps, self.m = plant.num_steps, plant.m
+        self.columns = varying_targets(plant)
+        width = plant.n + len(self.columns) + 1
+        self.net = Mlp((width, *hidden, plant.num_steps * plant.m), output_gain=0.1)
+        _register_scales(self, plant)
+        self.shortest_s, self.horizon_s = plant.dt, plant.horizon_s
+
+    def forward(self, state: Tensor, target: Tensor, time_left_s: Tensor) -> Tensor:
+        """state, target (B, n), time_left_s (B, 1) in s -> controls (B, N, m)."""
+        left = time_left_s.clamp(self.shortest_s, self.horizon_s) * (1.0 / self.horizon_s)
+        goal = (target * self.scale)[:, self.columns]
+        out: Tensor = self.net(torch.cat([state * self.scale, goal, left], -1))
+        return torch.tanh(out.unflatten(-1, (self.num_steps, self.m))) * self.bound
+
+
+def _register_scales(module: nn.Module, plant: Plant) -> None:
+    """Buffers `scale` (n,), one over the start box, and `bound` (m,)."""
+    box = torch.as_tensor(np.asarray(plant.start_box), dtype=torch.float32)
+    module.register_buffer("scale", 1.0 / box)
+    module.register_buffer("bound", torch.as_tensor(plant.bound, dtype=torch.float32))
+
+
+def targets_rest(plant: Plant) -> bool:
+    """Whether every target is an equilibrium of the uncontrolled plant."""
+    targets = plant.sample_targets(np.random.default_rng(0), 16)
+    moved = plant.step(targets, np.zeros((16, plant.m)))
+    return bool(np.abs(moved - targets).max() < 1e-9)
+
+
+def varying_targets(plant: Plant) -> list[int]:
+    """Components of the target that differ between cases: a net can learn nothing from others."""
+    targets = plant.sample_targets(np.random.default_rng(0), 16)
+    return [int(i) for i in np.flatnonzero(np.ptp(targets, axis=0))]

@@ -1,0 +1,56 @@
+"""The learner of control: net, loss and batches put together from the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ganglion.core.contracts import Arrays, Ranks, TensorSpec
+from ganglion.tasks.control import losses, model, references
+from ganglion.tasks.control.config import CostLoss, ImitationTrajectoryLoss, TrcSettings
+from ganglion.train.batches import Batches, Fresh, Resident
+from ganglion.train.supervised import Loss, Supervised, SupervisedLearner, initialised
+
+if TYPE_CHECKING:
+    from ganglion.tasks.control.task import Control
+
+MOST_CYCLES = 64  # of the exported Loop; anytime curves go to four times the trained number
+
+
+def make(
+    task: Control, data: Arrays | None, device: str, seed: int, ranks: Ranks
+) -> SupervisedLearner:
+    """Build the learner of `task`; `data` None draws fresh starts at each step."""
+    cfg = task.settings
+    module = initialised(seed, lambda: model.build(cfg.model, task.plant))
+    more, steps = {}, task.plant.num_steps
+    if isinstance(cfg.model, TrcSettings):
+        high = float(max(MOST_CYCLES, 4 * cfg.model.cycles))
+        more["cycles"] = TensorSpec((1,), "int64", low=1.0, high=high, role="steps", batched=False)
+    elif cfg.model.kind == "feedback":
+        steps = 1
+    batches: Batches
+    if data is None:
+        starts = losses.FreshStarts(
+            task.plant, _full_share(cfg.loss), cfg.problem.start_scale
+        )
+        batches = Fresh(starts, cfg.train, seed, device, ranks)
+    else:
+        batches = Resident(data, cfg.train, seed, device, ranks)
+    parts = Supervised(
+        module, _loss(task), batches, references.signature(task.plant, steps, more)
+    )
+    return SupervisedLearner(parts, cfg.train, cfg.optim, seed, device)
+
+
+def _full_share(loss: object) -> float:
+    return float(getattr(loss, "full_horizon_share", 1.0))
+
+
+def _loss(task: Control) -> Loss:
+    loss = task.settings.loss
+    if isinstance(loss, CostLoss):
+        return losses.DynamicsCost(task.plant, loss.discount)
+    weight = loss.trajectory_weight if isinstance(loss, ImitationTrajectoryLoss) else 0.0
+    return losses.Imitation(
+        task.plant, loss.control_weight, weight, loss.discount, loss.full_horizon_share
+    )

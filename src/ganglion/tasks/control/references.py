@@ -1,0 +1,197 @@
+"""The oracle and the baselines as policies: scored by the same code as a trained net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganglion.core.contracts import Arrays, Policy, Signature, TensorSpec
+from ganglion.tasks.control import oracle
+from ganglion.tasks.control.plant import Floats, Plant
+from ganglion.tasks.control.riccati import steady_tracking_gain, tracking_gains
+
+ADMM_ITERATIONS = (5, 10, 20)
+
+
+def references(model: Plant, truth: Plant) -> Mapping[str, Policy]:
+    """Return every reference by name.
+
+    The oracle knows the plant as it is (`truth`); the others plan with the plant as modelled.
+    """
+    found: dict[str, Policy] = {
+        "oracle": Oracle(truth),
+        "lqr": ClippedLqr(model),
+        "lqr_steady": ClippedLqr(model, steady=True),
+        "zero": Zero(model),
+        "random": Random(model),
+    }
+    if model.matrices() is not None:
+        found |= {f"admm_{k}": Admm(model, k) for k in ADMM_ITERATIONS}
+    return found
+
+
+def signature(plant: Plant, steps: int, more: Mapping[str, TensorSpec] | None = None) -> Signature:
+    """Return what policies of `plant` take and give; `steps` controls come out (1: feedback)."""
+    unit = ", ".join(plant.state_units)
+    state = TensorSpec((plant.n,), unit=unit, labels=plant.state_labels)
+    horizon = plant.horizon_s
+    return Signature(
+        {
+            "state": state,
+            "target": state,
+            "time_left_s": TensorSpec((1,), unit="s", low=0.0, high=horizon),
+            **(more or {}),
+        },
+        {"controls": controls_spec(plant, steps)},
+    )
+
+
+def controls_spec(plant: Plant, steps: int) -> TensorSpec:
+    """Return the specification of the output `controls` (B, steps, m)."""
+    bound = float(plant.bound.max())
+    unit = ", ".join(plant.control_units)
+    return TensorSpec((steps, plant.m), unit=unit, low=-bound, high=bound)
+
+
+def steps_left(plant: Plant, inputs: Arrays) -> NDArray[np.int64]:
+    """Return the whole number of steps left, (B,), 1..num_steps."""
+    left = np.asarray(inputs["time_left_s"], np.float64)[:, 0] / plant.dt
+    return np.clip(np.rint(left), 1, plant.num_steps).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The exact optimum of the time left, solved at every call.
+
+    Of a nonlinear plant it carries its plan from call to call, as the guess that the next call
+    begins with. Without noise its closed loop is its plan (principle of optimality), which
+    `consistent` says, so that nobody solves the same problem N times.
+    """
+
+    plant: Plant
+    consistent: bool = True
+
+    @property
+    def signature(self) -> Signature:
+        steps = self.plant.num_steps
+        base = signature(self.plant, steps)
+        if self.plant.matrices() is not None:
+            return base
+        spec = controls_spec(self.plant, steps)
+        inputs = {**base.inputs, "plan": replace(spec, role="state")}
+        return Signature(inputs, {**base.outputs, "plan": spec}, {"plan": "plan"})
+
+    def act(self, inputs: Arrays) -> Arrays:
+        """Solve every case for its own time left; controls past the end are 0."""
+        plan = np.asarray(inputs["plan"], np.float64) if "plan" in inputs else None
+
+        def solve(plant: Plant, rows: NDArray[np.intp], x: Floats, target: Floats) -> Floats:
+            warm = plan is not None and bool(plan[rows].any())
+            guess = plan[rows, : plant.num_steps] if plan is not None and warm else None
+            if guess is None:
+                return oracle.solve(plant, x, target).controls
+            # A control that is off by 1e-4 of its bound costs 1e-8: enough to go on with.
+            return oracle.solve(plant, x, target, guess, 1e-4).controls
+
+        controls = _by_horizon(self.plant, inputs, solve)
+        if plan is None:
+            return {"controls": controls}
+        shifted = np.concatenate([controls[:, 1:], np.zeros_like(controls[:, :1])], 1)
+        return {"controls": controls, "plan": shifted}
+
+
+@dataclass(frozen=True)
+class Admm:
+    """A fixed number of ADMM iterations on the quadratic program of a linear plant."""
+
+    plant: Plant
+    iterations: int
+
+    @property
+    def signature(self) -> Signature:
+        return signature(self.plant, self.plant.num_steps)
+
+    def act(self, inputs: Arrays) -> Arrays:
+        """Iterate every case for its own time left; controls past the end are 0."""
+
+        def solve(plant: Plant, rows: NDArray[np.intp], x: Floats, target: Floats) -> Floats:
+            return oracle.admm(plant, x, target, self.iterations)
+
+        return {"controls": _by_horizon(self.plant, inputs, solve)}
+
+
+Solve = Callable[[Plant, NDArray[np.intp], Floats, Floats], Floats]
+
+
+def _by_horizon(plant: Plant, inputs: Arrays, solve: Solve) -> NDArray[np.float32]:
+    x = np.asarray(inputs["state"], np.float64)
+    target = np.asarray(inputs["target"], np.float64)
+    left = steps_left(plant, inputs)
+    controls = np.zeros((len(x), plant.num_steps, plant.m), np.float32)
+    for steps in np.unique(left):
+        rows = np.flatnonzero(left == steps)
+        part = oracle.shortened(plant, int(steps))
+        controls[rows, :steps] = solve(part, rows, x[rows], target[rows])
+    return controls
+
+
+@dataclass(frozen=True)
+class ClippedLqr:
+    """Clipped LQR feedback: of the time left, or (steady) the infinite-horizon gain on the error.
+
+    The infinite-horizon gain is what the original's labels come from.
+    """
+
+    plant: Plant
+    steady: bool = False
+
+    @property
+    def signature(self) -> Signature:
+        return signature(self.plant, 1)
+
+    def act(self, inputs: Arrays) -> Arrays:
+        """Return u = clip(-K [e, target]) as (B, 1, m)."""
+        target = np.asarray(inputs["target"], np.float64)
+        e = self.plant.error(np.asarray(inputs["state"], np.float64), target)
+        if self.steady:
+            u = -e @ steady_tracking_gain(self.plant)[0].T
+        else:
+            gains = tracking_gains(self.plant, self.plant.num_steps)
+            chosen = gains[self.plant.num_steps - steps_left(self.plant, inputs)]
+            u = -np.einsum("bij,bj->bi", chosen, np.concatenate([e, target], 1))
+        return {"controls": self.plant.clip(u)[:, None].astype(np.float32)}
+
+
+@dataclass(frozen=True)
+class Zero:
+    """No control at all."""
+
+    plant: Plant
+
+    @property
+    def signature(self) -> Signature:
+        return signature(self.plant, 1)
+
+    def act(self, inputs: Arrays) -> Arrays:
+        """Return zeros (B, 1, m)."""
+        return {"controls": np.zeros((len(inputs["state"]), 1, self.plant.m), np.float32)}
+
+
+@dataclass(frozen=True)
+class Random:
+    """Controls uniform within the bounds, from an explicit input in [0, 1)."""
+
+    plant: Plant
+
+    @property
+    def signature(self) -> Signature:
+        noise = TensorSpec((1, self.plant.m), low=0.0, high=1.0, role="uniform")
+        return signature(self.plant, 1, {"noise": noise})
+
+    def act(self, inputs: Arrays) -> Arrays:
+        """Return (2 noise - 1) bound, (B, 1, m)."""
+        u = (2.0 * np.asarray(inputs["noise"], np.float64) - 1.0) * self.plant.bound
+        return {"controls": u.astype(np.float32)}

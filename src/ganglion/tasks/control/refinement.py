@@ -1,0 +1,101 @@
+"""The common frame of the recursive controllers: cycles that refine a plan and never harm it.
+
+Shapes: B cases, N steps, n states, m controls, M = N * m, d latents; plans v (B, M) as in
+`simulation`: in units of the bound, aligned with the end of the horizon.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
+
+from ganglion.tasks.control.simulation import Problem, Simulation
+
+
+class RefiningController(nn.Module):
+    """K cycles of: propose a plan t within the bounds, move v a share alpha of the way to it.
+
+    v stays within the bounds as a convex combination of plans that are; `Simulation.share` picks
+    alpha so that the cost does not rise, at any number of cycles.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ("state", "target", "time_left_s", "cycles")
+
+    def __init__(self, simulation: Simulation, cycles: int) -> None:
+        super().__init__()
+        self.simulation, self.cycles = simulation, cycles
+
+    @abstractmethod
+    def begin(self, time_left: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """First latent (B, .) and plan (B, M); time_left (B, 1) is a share of the horizon."""
+
+    @abstractmethod
+    def propose(
+        self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the next latent, a plan within the bounds (B, M), and dJ/dv at v (B, M).
+
+        context is the latent that `begin` gave.
+        """
+
+    def forward(
+        self, state: Tensor, target: Tensor, time_left_s: Tensor, cycles: Tensor
+    ) -> Tensor:
+        """state, target (B, n), time_left_s (B, 1) in s, cycles (1,) int64 -> controls
+        (B, N, m)."""
+        steps, problem, start, v = self._start(state, target, time_left_s)
+        if not torch.compiler.is_exporting():
+            for v in self._refine(start, v, problem, int(cycles)):  # noqa: B007
+                pass
+            return self.simulation.controls(v, steps)
+
+        limit = cycles.reshape(())
+
+        def more(i: Tensor, w: Tensor, v: Tensor) -> Tensor:
+            return i < limit
+
+        def body(i: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return (i + 1, *self._cycle(w, v, start, problem))
+
+        _, _, v = while_loop(more, body, (torch.zeros_like(limit), start.clone(), v))
+        return self.simulation.controls(v, steps)
+
+    def iterates(
+        self, state: Tensor, target: Tensor, time_left_s: Tensor, cycles: int
+    ) -> list[Tensor]:
+        """Controls (B, N, m) after 0, 1, ..., `cycles` cycles; differentiable."""
+        steps, problem, start, v = self._start(state, target, time_left_s)
+        plans = [v, *self._refine(start, v, problem, cycles)]
+        return [self.simulation.controls(plan, steps) for plan in plans]
+
+    def costs(self, state: Tensor, target: Tensor, time_left_s: Tensor, cycles: int) -> Tensor:
+        """Cost J over the time left after 0, ..., `cycles` cycles, (cycles + 1, B)."""
+        _, problem, start, v = self._start(state, target, time_left_s)
+        plans = [v, *self._refine(start, v, problem, cycles)]
+        return torch.stack([self.simulation.cost(plan, problem) for plan in plans])
+
+    def _start(
+        self, state: Tensor, target: Tensor, time_left_s: Tensor
+    ) -> tuple[Tensor, Problem, Tensor, Tensor]:
+        steps = self.simulation.steps_left(time_left_s)
+        problem = self.simulation.problem(state, target, steps)
+        share = steps.unsqueeze(-1).to(state.dtype) * (1.0 / self.simulation.num_steps)
+        return steps, problem, *self.begin(share, problem)
+
+    def _refine(self, start: Tensor, v: Tensor, problem: Problem, cycles: int) -> list[Tensor]:
+        w, plans = start, []
+        for _ in range(cycles):
+            w, v = self._cycle(w, v, start, problem)
+            plans.append(v)
+        return plans
+
+    def _cycle(
+        self, w: Tensor, v: Tensor, start: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor]:
+        w, plan, gradient = self.propose(w, v, start, problem)
+        delta = plan - v
+        return w, v + self.simulation.share(v, delta, gradient, problem) * delta

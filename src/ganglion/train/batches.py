@@ -1,0 +1,85 @@
+"""Where batches come from: data resident on the device, or fresh draws; a function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganglion.core import seeds
+from ganglion.core.contracts import Arrays, Ranks
+from ganglion.train.settings import TrainSettings
+
+Batch = dict[str, Tensor]
+
+
+class Batches(Protocol):
+    """`batch(step, micro)` is a pure function of its arguments."""
+
+    rows: int | None
+
+    def batch(self, step: int, micro: int) -> Batch: ...
+
+
+class Resident:
+    """A dataset held on the device whole; the order is a pure function of (seed, epoch)."""
+
+    def __init__(
+        self, data: Arrays, cfg: TrainSettings, seed: int, device: str, ranks: Ranks
+    ) -> None:
+        self._data = to_device(data, device)
+        self.rows: int = len(next(iter(self._data.values())))
+        self._cfg, self._seed, self._ranks = cfg, seed, ranks
+        self._per_step = cfg.batch_size * cfg.accumulate * ranks.world
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """Return the rows of one step: part `micro` of this rank; may be short in the last step."""
+        per_epoch = -(-self.rows // self._per_step)
+        epoch, position = divmod(step, per_epoch)
+        if epoch != self._epoch:
+            draw = torch.Generator().manual_seed(seeds.key(self._seed, "order", epoch) >> 1)
+            order = torch.randperm(self.rows, generator=draw)
+            device = next(iter(self._data.values())).device
+            self._epoch, self._order = epoch, order.to(device)
+        rows = self._order[position * self._per_step : (position + 1) * self._per_step]
+        parts = self._cfg.accumulate * self._ranks.world
+        if parts > 1:
+            rows = rows[micro * self._ranks.world + self._ranks.rank :: parts]
+        return {name: column.index_select(0, rows) for name, column in self._data.items()}
+
+
+class Fresh:
+    """New rows at each step from the stream (seed, "fresh", step)."""
+
+    rows: int | None = None
+
+    def __init__(
+        self,
+        draw: Callable[[torch.Generator, int], Batch],
+        cfg: TrainSettings,
+        seed: int,
+        device: str,
+        ranks: Ranks,
+    ) -> None:
+        self._draw, self._cfg, self._seed, self._ranks = draw, cfg, seed, ranks
+        self._generator = torch.Generator(device)
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """Draw one batch."""
+        key = seeds.key(self._seed, "fresh", step, micro, self._ranks.rank)
+        return self._draw(self._generator.manual_seed(key >> 1), self._cfg.batch_size)
+
+
+def to_device(data: Arrays, device: str) -> Batch:
+    """Copy arrays to the device; float64 becomes float32, the arithmetic of all nets here."""
+    out = {}
+    for name, array in data.items():
+        whole = np.ascontiguousarray(array)
+        if whole.dtype == np.float64:
+            whole = whole.astype(np.float32)
+        out[name] = torch.tensor(whole, device=device)
+    return out

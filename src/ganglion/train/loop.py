@@ -1,0 +1,107 @@
+"""The one training loop: updates, validations, patience, checkpoints. It knows no task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ganglion.core.contracts import Arrays, Learner, Metric, Metrics, Policy
+from ganglion.core.errors import Preempted
+from ganglion.core.metrics import better
+from ganglion.train.device import out_of_memory
+from ganglion.train.settings import TrainSettings
+
+
+@dataclass
+class Progress:
+    """What a run has reached; part of every checkpoint. `offset` is the length of metrics.jsonl."""
+
+    updates: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    offset: int = 0
+    finished: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that `Progress(**form)` reads back."""
+        return asdict(self)
+
+
+class Journal(Protocol):
+    """Where the loop writes: metrics, timing, checkpoints, and what a person sees."""
+
+    def trained(self, step: int, metrics: Metrics, seconds: float) -> None: ...
+    def noted(self, note: Mapping[str, Any]) -> None: ...
+    def judged(self, step: int, metrics: Metrics, seconds: float, new_best: bool) -> None: ...
+    def save(self, learner: Learner, progress: Progress) -> None: ...
+    def due(self, step: int) -> bool: ...
+    def stopping(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the loop judges on: rows for the loss, and a function that scores a policy."""
+
+    data: Arrays
+    judge: Callable[[Policy], Metrics]
+    goal: Metric
+
+
+def fit(
+    learner: Learner,
+    validation: Validation,
+    cfg: TrainSettings,
+    rows: int | None,
+    progress: Progress,
+    journal: Journal,
+) -> Progress:
+    """Train until the last step or until patience ends; `progress` may come from a checkpoint.
+
+    rows is the number of training rows (None: fresh draws). Preempted is raised once a signal was
+    seen and the run is saved; TrainingError when memory runs out or the loss stays non-finite.
+    """
+    total, every = cfg.total_steps(rows), cfg.evaluation_steps(rows)
+    while learner.step < total and not progress.finished:
+        before, began = learner.step, time.perf_counter()
+        try:
+            metrics = learner.update()
+        except (RuntimeError, MemoryError) as error:
+            clear = out_of_memory(error, before, "cuda" if "CUDA" in str(error) else "cpu")
+            if clear is None:
+                raise
+            raise clear from error
+        progress.updates += 1
+        journal.trained(learner.step, metrics, time.perf_counter() - began)
+        for note in learner.notes():
+            journal.noted(note)
+        new_best = False
+        if learner.step // every > before // every or learner.step >= total:
+            new_best = _judge(learner, validation, progress, journal)
+            done = bool(cfg.patience) and progress.stale >= cfg.patience
+            progress.finished = done or learner.step >= total
+        stop = journal.stopping()
+        if new_best or progress.finished or stop or journal.due(learner.step):
+            journal.save(learner, progress)
+        if stop and not progress.finished:
+            raise Preempted(f"{stop} at step {learner.step} of {total}; the run is saved there.")
+    return progress
+
+
+def _judge(learner: Learner, validation: Validation, progress: Progress, journal: Journal) -> bool:
+    began = time.perf_counter()
+    goal = validation.goal
+    metrics = {**learner.loss(validation.data), **validation.judge(learner.policy())}
+    value = float(metrics.get(goal.name, np.nan))
+    new_best = better(goal, value, progress.best)
+    if new_best:
+        progress.best, progress.best_step, progress.stale = value, learner.step, 0
+    else:
+        progress.stale += 1
+    learner.observe(value if goal.better == "lower" else -value)
+    journal.judged(learner.step, metrics, time.perf_counter() - began, new_best)
+    return new_best
