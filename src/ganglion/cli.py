@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # nor may Python's last flush complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001 - the process border: every error becomes a sentence
+    except Exception as error:
         if os.environ.get("GANGLION_DEBUG") == "1":
             raise
         return _say(*told(error))
@@ -125,9 +125,7 @@ def _told_os(error: OSError) -> tuple[str, int]:
 
 
 def _told(words: list[str]) -> int:
-    sys.stdout.write(
-        (f"ganglion {__version__}" if words == ["--version"] else overview()) + "\n"
-    )
+    sys.stdout.write((f"ganglion {__version__}" if words == ["--version"] else overview()) + "\n")
     sys.stdout.flush()
     return 0
 

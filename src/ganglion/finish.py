@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ganglion import registry, scoring
+from ganglion import scoring
 from ganglion.core import metrics, seeds
 from ganglion.core.contracts import Arrays, Policy, Ranks, Task
 from ganglion.core.errors import ExportError
@@ -63,7 +63,10 @@ def after_training(
         **_training(run, session, spent),
         "export": _export_verdict(exported, measured, session.cfg),
     }
-    report["policies"][0]["efficiency"] = plain_efficiency(measured)
+    report["policies"][0]["efficiency"] = measured.to_json()
+    curves = getattr(session.task, "curves", None)
+    if curves is not None:  # quality over cycles, where the policy has them
+        report["anytime"] = {k: v.tolist() for k, v in curves(onnx, scenarios[0].cases).items()}
     report["worst"] = _worst(session.task, scenarios[0])
     figures = _figures(session.task, onnx, scenarios[0].cases, session.cfg.seed, report)
     path = page.write(run.folder / "report", report, figures)
@@ -134,33 +137,8 @@ def _export_untrained(run: Run, session: Session, cases: Arrays) -> OnnxPolicy:
     return OnnxPolicy(path)
 
 
-def plain_efficiency(found: Efficiency) -> dict[str, Any]:
-    """Return an efficiency block in the report's form."""
-    return {
-        "parameters": found.parameters, "file_bytes": found.file_bytes,
-        "peak_memory_bytes": found.peak_bytes,
-        "latency_us": {"p50": found.latency.p50_us, "p99": found.latency.p99_us},
-    }  # fmt: skip
-
-
-def scores_json(
-    task: str, cfg: TaskSettings, seed: int, scenarios: list[Scenario]
-) -> dict[str, Any]:
-    """Return the documented form of `evaluate` and `compare`."""
-    made = registry.make(task, cfg)
-    nominal = scenarios[0]
-    problem = getattr(cfg, "problem", None)
-    return {
-        "version": 1, "task": task, "problem": getattr(problem, "kind", task),
-        "cases": len(next(iter(nominal.cases.values()))), "seed": seed, "goal": made.goal.name,
-        "metrics": [asdict(m) for m in made.metrics],
-        "policies": [s.to_json() for s in nominal.scored],
-        "scenarios": [s.to_json() for s in scenarios[1:]],
-    }  # fmt: skip
-
-
 def _scores(task: str, session: Session, scenarios: list[Scenario]) -> dict[str, Any]:
-    return scores_json(task, session.cfg, session.cfg.seed, scenarios)
+    return scoring.scores_json(task, session.cfg, session.cfg.seed, scenarios)
 
 
 def _training(run: Run, session: Session, spent: Mapping[str, float]) -> dict[str, Any]:

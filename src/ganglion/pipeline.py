@@ -212,7 +212,8 @@ class _status:  # noqa: N801 - a context manager read as a verb
 
 def reopen(run: Run, layers: Sequence[Mapping[str, Any]]) -> None:
     """Change settings of a run that is to go on; RunError names those that may not change."""
-    from ganglion.session import resume_changes, settings_of
+    from ganglion.session import resume_changes
+    from ganglion.sources import settings_of
 
     if not layers:
         return

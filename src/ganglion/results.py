@@ -13,7 +13,7 @@ from ganglion import registry, scoring, sources
 from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
 from ganglion.core import settings as core_settings
-from ganglion.core.contracts import Arrays
+from ganglion.core.contracts import Arrays, Signature
 from ganglion.core.errors import GanglionError, OutputError, ServiceError, SettingsError
 from ganglion.scoring import Entry, Scenario
 from ganglion.sources import Source
@@ -104,7 +104,7 @@ def export(
     states its error instead of being held to the tolerance.
     """
     from ganglion import finish
-    from ganglion.session import data_of, trained
+    from ganglion.session import trained
 
     if format != "onnx":
         raise SettingsError(f"Unknown format {format!r}. Known: onnx.")
@@ -114,7 +114,7 @@ def export(
     learner, task, cfg, step = trained(run, checkpoint)
     suffix = "" if precision == "fp32" else f".{precision}"
     path = out or run.folder / "export" / f"policy{suffix}.onnx"
-    cases = scoring.nominal_cases(data_of(run), "validation")
+    cases = scoring.nominal_cases(sources.data_of(run), "validation")
     made = finish.export_policy(run, learner.policy(), task, cfg, cases, path, precision)
     parity = made.parity
     return {
@@ -168,7 +168,7 @@ def act(source: str, inputs: Mapping[str, Any] | None, *, home: Path = Path()) -
     spec = policy.signature.inputs
     steps = _steps(found)
     rng = seeds.rng(0, "act")
-    given = checks.draw(policy.signature, 1, rng) if inputs is None else dict(inputs)
+    given = _typical(found, policy.signature) if inputs is None else dict(inputs)
     arrays: dict[str, Any] = {}
     for name, value in given.items():
         rank = len(spec[name].shape) if name in spec and spec[name].batched else None
@@ -230,14 +230,12 @@ def _judge(
     seed: int | None,
     scenarios: bool,
 ) -> tuple[dict[str, Any], list[Scenario]]:
-    from ganglion.finish import scores_json
-
     name = sources.common_task(found, task)
     cfg = _settings(found, name, layers)
     chosen = _cases(found, name, cfg, data, cases, seed)
     stream = cfg.seed if seed is None else seed
     judged = scoring.score(name, cfg, [s.entry for s in found], chosen, stream, scenarios)
-    return scores_json(name, cfg, stream, judged), judged
+    return scoring.scores_json(name, cfg, stream, judged), judged
 
 
 def _settings(found: Sequence[Source], task: str, layers: Layers) -> TaskSettings:
@@ -309,12 +307,11 @@ def _outside(
 
 def _efficiency(source: Source) -> dict[str, Any] | None:
     from ganglion.export.efficiency import efficiency
-    from ganglion.finish import plain_efficiency
 
     if source.onnx is None:
         return None
     try:
-        return plain_efficiency(efficiency(source.onnx))
+        return efficiency(source.onnx).to_json()
     except ServiceError:
         return None
 
@@ -381,7 +378,6 @@ def _paired(nominal: Scenario, task: str, goal: str) -> list[dict[str, Any]]:
 
 
 def _verify_run(run: runs.Run, digests: dict[str, Any], problems: list[str]) -> None:
-    from ganglion.session import data_of
     from ganglion.train import checkpoint
 
     folder = run.folder / "checkpoints"
@@ -392,7 +388,7 @@ def _verify_run(run: runs.Run, digests: dict[str, Any], problems: list[str]) -> 
         except GanglionError as error:
             problems.append(str(error))
     try:
-        digests["dataset"] = data_of(run).digest
+        digests["dataset"] = sources.data_of(run).digest
     except GanglionError as error:
         problems.append(str(error))
 
@@ -402,7 +398,7 @@ def _parity(run: runs.Run | None, found: Source) -> dict[str, Any] | None:
     from ganglion.export.parity import parity
 
     if run is None or found.cfg is None:
-        stated = getattr(found.entry.policy, "made", {}).get("parity") or {}
+        stated = _made(found).get("parity") or {}
         return {"max_abs": stated.get("max_abs"), "inputs": stated.get("inputs")}
     from ganglion.session import trained
 
@@ -412,6 +408,22 @@ def _parity(run: runs.Run | None, found: Source) -> dict[str, Any] | None:
         learner.policy(), sources.policy(found), limits.parity_inputs, limit=limits.tolerance
     )
     return {"max_abs": measured.max_abs, "inputs": measured.inputs}
+
+
+def _typical(found: Source, signature: Signature) -> dict[str, Any]:
+    """Return one case of the policy's own task, or plain random inputs where it names none."""
+    from ganglion.export.inputs import draw
+
+    if found.task is None or found.cfg is None:
+        return draw(signature, 1, seeds.rng(0, "act"))
+    task = registry.make(found.task, found.cfg)
+    case = scoring.fresh_cases(task, found.task, found.cfg, 1, 0)
+    return {name: case[name] for name in signature.inputs if name in case}
+
+
+def _made(found: Source) -> Mapping[str, Any]:
+    inspection = getattr(found.entry.policy, "inspection", None)
+    return getattr(inspection, "made", {}) or {}
 
 
 def _steps(found: Source) -> Mapping[str, int]:

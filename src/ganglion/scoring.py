@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -140,10 +140,26 @@ def score(
     return found
 
 
+def scores_json(
+    task: str, cfg: TaskSettings, seed: int, scenarios: list[Scenario]
+) -> dict[str, Any]:
+    """Return the documented form of `evaluate` and `compare`."""
+    made = registry.make(task, cfg)
+    nominal = scenarios[0]
+    problem = getattr(cfg, "problem", None)
+    return {
+        "version": 1, "task": task, "problem": getattr(problem, "kind", task),
+        "cases": len(next(iter(nominal.cases.values()))), "seed": seed, "goal": made.goal.name,
+        "metrics": [asdict(m) for m in made.metrics],
+        "policies": [s.to_json() for s in nominal.scored],
+        "scenarios": [s.to_json() for s in scenarios[1:]],
+    }  # fmt: skip
+
+
 def _score_one(task: Task, entry: Entry, cases: Arrays, seed: int) -> Scored:
     policy = entry.policy if entry.policy is not None else task.references()[entry.name]
     rows = task.evaluate(policy, cases, seeds.rng(seed, "evaluate"))
-    estimates = metrics.summarise(rows, task.metrics, seeds.rng(seed, "bootstrap"))
+    estimates = metrics.summarise(rows, task.metrics, seed)
     return Scored(entry, rows, estimates)
 
 

@@ -15,6 +15,7 @@ from ganglion.core.contracts import Arrays, Learner, Metrics, Policy, Ranks, Tas
 from ganglion.core.errors import CheckpointError, DataError, RunError, SettingsError
 from ganglion.core.run import Run
 from ganglion.core.settings import difference
+from ganglion.sources import data_of, settings_of
 from ganglion.train import checkpoint, device
 from ganglion.train.journal import Console, Plan, RunJournal
 from ganglion.train.loop import Progress, Validation
@@ -33,29 +34,6 @@ class Session:
     rows: int | None
     progress: Progress
     journal: RunJournal
-
-
-def settings_of(run: Run) -> tuple[str, TaskSettings]:
-    """Read a run's task and settings back; SettingsError where they no longer fit."""
-    config = run.config
-    try:
-        name, raw = config["task"], config["settings"]
-    except KeyError as error:
-        raise DataError(f"{run.folder}/config.json is damaged: it lacks {error}.") from error
-    return name, registry.resolve(name, config.get("preset"), [raw])
-
-
-def data_of(run: Run) -> dataset.Dataset:
-    """Open the dataset a run was begun on; DataError names the file that changed since."""
-    entry = run.manifest["data"]
-    found = dataset.open_dataset(Path(entry["folder"]))
-    if found.digest != entry["digest"]:
-        raise DataError(
-            f"The dataset {found.folder} is not the one that run {run.id} was begun on: its digest "
-            f"is {found.digest[:12]}, the run's {entry['digest'][:12]} (card.json changed)."
-        )
-    found.verify()
-    return found
 
 
 def open_session(

@@ -62,8 +62,6 @@ def of_file(path: Path) -> Source:
 
 def of_run(run: Run, checkpoint: str | int = "best") -> Source:
     """Open a run's policy: its exported file where there is one (no torch), else a checkpoint."""
-    from ganglion.session import settings_of
-
     task, cfg = settings_of(run)
     name = run.manifest.get("name") or run.id
     exported = run.folder / "export" / "policy.onnx"
@@ -95,8 +93,6 @@ def data_for(source: Source, given: Path | None) -> Dataset | None:
         return found
     if source.run is None:
         return None
-    from ganglion.session import data_of
-
     try:
         return data_of(source.run)
     except SettingsError:  # the folder is gone; cases are drawn anew
@@ -111,6 +107,29 @@ def common_task(sources: Sequence[Source], task: str | None) -> str:
     if not named:
         raise SettingsError("Say which task with --task; none of these policies names one.")
     return named[0]
+
+
+def settings_of(run: Run) -> tuple[str, TaskSettings]:
+    """Read a run's task and settings back; SettingsError where they no longer fit."""
+    config = run.config
+    try:
+        name, raw = config["task"], config["settings"]
+    except KeyError as error:
+        raise DataError(f"{run.folder}/config.json is damaged: it lacks {error}.") from error
+    return name, registry.resolve(name, config.get("preset"), [raw])
+
+
+def data_of(run: Run) -> dataset.Dataset:
+    """Open the dataset a run was begun on; DataError names the file that changed since."""
+    entry = run.manifest["data"]
+    found = dataset.open_dataset(Path(entry["folder"]))
+    if found.digest != entry["digest"]:
+        raise DataError(
+            f"The dataset {found.folder} is not the one that run {run.id} was begun on: its digest "
+            f"is {found.digest[:12]}, the run's {entry['digest'][:12]} (card.json changed)."
+        )
+    found.verify()
+    return found
 
 
 def _from_card(card: Mapping[str, Any], path: Path) -> tuple[str | None, TaskSettings | None]:

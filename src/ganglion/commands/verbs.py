@@ -74,7 +74,8 @@ def _out(parser: Parser, help: str, metavar: str = "FILE") -> None:
 def _cases(parser: Parser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="dataset whose cases to use")
     parser.add_argument("--cases", type=whole(1), metavar="N", help="number of cases")
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="seed of the cases")
+    parser.add_argument("--seed", type=whole(0), metavar="S", help="draw fresh cases of this seed")
+    parser.add_argument("--scenarios", action="store_true", help="also in every scenario")
 
 
 def _checkpoint(parser: Parser) -> None:
@@ -179,15 +180,15 @@ def _evaluate(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN|FILE.onnx|REFERENCE", help="the policy")
     parser.add_argument("--task", metavar="T", help="task of a file or reference")
     _cases(parser)
-    parser.add_argument("--scenarios", action="store_true", help="also in every scenario")
     _out(parser, "also write the JSON form here")
     _settings(parser)
 
 
 def _compare(parser: Parser) -> None:
     parser.add_argument(
-        "sources", nargs="+", metavar="RUN|FILE.onnx|REFERENCE", help="the policies"
-    )
+        "sources", nargs="+", metavar="RUN|FILE.onnx|REFERENCE|k=v",
+        help="the policies, and settings to judge all of them under",
+    )  # fmt: skip
     parser.add_argument("--task", metavar="T", help="task, where no run says it")
     _cases(parser)
     parser.add_argument("--policy-cmd", metavar="CMD", help="also score a program (JSON lines)")
@@ -277,7 +278,7 @@ VERBS = {
         Verb("verify", "every digest; parity of the export; latency", "judging:verify", _verify),
         Verb("act", "one decision, for pipes and quick looks", "judging:act", _act),
         Verb("view", "draw what a policy does", "judging:view", _view),
-        Verb("runs", "list runs, show one, delete some", "listing:runs", _runs),
+        Verb("runs", "list runs, show one, delete some", "listing:runs_", _runs),
         Verb("doctor", "what is wrong or missing here, and what mends it",
              "machine:doctor", _nothing),
         Verb("chaos", "kill -9 proof on these settings", "machine:chaos", _chaos),

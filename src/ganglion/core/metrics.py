@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ganglion.core import seeds
 from ganglion.core.contracts import Arrays, Metric
 from ganglion.core.errors import DataError, unknown
 
@@ -34,7 +36,7 @@ class Estimate:
 def summarise(
     rows: Arrays,
     metrics: Sequence[Metric],
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     resamples: int = 1000,
 ) -> dict[str, Estimate]:
     """Average each metric's column over the cases, with a percentile bootstrap interval.
@@ -42,11 +44,15 @@ def summarise(
     rows maps names to (cases,) columns; NaN means that a metric does not apply to a case and is
     left out. `Metric.per` divides by the mean of another column over the same cases. A column
     `group` (cases,) makes the bootstrap draw whole groups (maps, scenes, clips), since cases of
-    one group are not independent. Source: Efron and Tibshirani, An Introduction to the Bootstrap,
+    one group are not independent. An integer seed instead of a generator reuses the draws of the
+    last call of that size (policies on the same cases are resampled alike). Source: Efron and Tibshirani, An Introduction to the Bootstrap,
     chapter 13 (percentile interval).
     """
     units, member = _groups(rows)
-    draws = rng.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    if isinstance(rng, int):
+        draws = _cached_draws(rng, units, resamples)
+    else:
+        draws = _draws(rng, units, resamples)
     out = {}
     for metric in metrics:
         top, bottom = _sums(rows, metric, member, units)
@@ -59,6 +65,17 @@ def summarise(
             float(value), float(low), float(high), metric.unit, metric.better, count
         )
     return out
+
+
+def _draws(rng: np.random.Generator, units: int, resamples: int) -> Floats:
+    """Return how often each of `units` is drawn in each resample, (resamples, units)."""
+    even = np.full(units, 1 / units)
+    return rng.multinomial(units, even, size=resamples).astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _cached_draws(seed: int, units: int, resamples: int) -> Floats:
+    return _draws(seeds.rng(seed, "bootstrap"), units, resamples)
 
 
 def mean(rows: Arrays, metric: Metric) -> float:

@@ -70,7 +70,8 @@ def merge(cls: type[Settings], layers: Sequence[Raw]) -> dict[str, Any]:
             out[name] = _merge_variant(name, options, field.default, said)
         elif _is_settings(field.annotation):
             _need_mapping(name, said)
-            out[name] = merge(field.annotation, said)  # type: ignore[arg-type]
+            base = field.default.model_dump(mode="json")  # a task may set other defaults
+            out[name] = merge(field.annotation, [base, *said])  # type: ignore[arg-type]
         elif said:
             out[name] = copy.deepcopy(said[-1])
     return _drop_alternatives(cls, layers, out)
@@ -94,7 +95,7 @@ def _merge_variant(
         kinds.append(kind)
     same = [layer for layer, k in zip(layers, kinds, strict=True) if k == kind]
     if kind == default.kind:
-        same.insert(0, default.model_dump())
+        same.insert(0, default.model_dump(mode="json"))
     return {**merge(options[kind], same), "kind": kind}
 
 
@@ -253,8 +254,13 @@ class Described:
     help: str
 
 
-def describe(cls: type[Settings], where: str = "") -> Iterator[Described]:
-    """Yield every setting of `cls` in order, the settings of each variant under its field."""
+def describe(
+    cls: type[Settings], where: str = "", base: Settings | None = None
+) -> Iterator[Described]:
+    """Yield every setting of `cls` in order, the settings of each variant under its field.
+
+    base, where given, holds the defaults instead of those of the class.
+    """
     for name, field in cls.model_fields.items():
         options = _variants(field.annotation)
         if options:
@@ -273,11 +279,12 @@ def describe(cls: type[Settings], where: str = "") -> Iterator[Described]:
                             f"[{kind}] {row.help}",
                         )  # fmt: skip
         elif _is_settings(field.annotation):
-            yield from describe(field.annotation, f"{where}{name}.")  # type: ignore[arg-type]
+            inner = getattr(base, name, field.default)
+            yield from describe(field.annotation, f"{where}{name}.", inner)  # type: ignore[arg-type]
         else:
             extra = field.json_schema_extra
             unit = extra.get("unit", "1") if isinstance(extra, dict) else "1"
-            default = field.get_default(call_default_factory=True)
+            default = getattr(base, name, field.get_default(call_default_factory=True))
             default = list(default) if isinstance(default, tuple) else default
             yield Described(
                 where + name, _type_name(field.annotation), default, str(unit),

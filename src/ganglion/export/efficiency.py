@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ganglion.core.errors import DataError, ServiceError
 from ganglion.export.latency import Latency, latency, typical
@@ -28,6 +29,15 @@ class Efficiency:
     file_bytes: int
     peak_bytes: int
     latency: Latency
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the efficiency block of report.json and `compare --json`."""
+        return {
+            "parameters": self.parameters,
+            "file_bytes": self.file_bytes,
+            "peak_memory_bytes": self.peak_bytes,
+            "latency_us": {"p50": self.latency.p50_us, "p99": self.latency.p99_us},
+        }
 
 
 def efficiency(

@@ -49,10 +49,8 @@ def png(drawn: Figure, dpi: int = 120) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     out = io.BytesIO()
-    canvas = FigureCanvasAgg(drawn)
-    canvas.print_png(  # type: ignore[no-untyped-call]
-        out, metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)}
-    )
+    drawn.set_dpi(dpi)
+    FigureCanvasAgg(drawn).print_png(out, metadata={"Software": None})
     return out.getvalue()
 
 

@@ -31,18 +31,19 @@ class Resident:
         self, data: Arrays, cfg: TrainSettings, seed: int, device: str, ranks: Ranks
     ) -> None:
         self._data = to_device(data, device)
-        self.rows: int = len(next(iter(self._data.values())))
+        self._count = len(next(iter(self._data.values())))
+        self.rows: int | None = self._count
         self._cfg, self._seed, self._ranks = cfg, seed, ranks
         self._per_step = cfg.batch_size * cfg.accumulate * ranks.world
         self._epoch, self._order = -1, torch.empty(0)
 
     def batch(self, step: int, micro: int) -> Batch:
         """Return the rows of one step: part `micro` of this rank; may be short in the last step."""
-        per_epoch = -(-self.rows // self._per_step)
+        per_epoch = -(-self._count // self._per_step)
         epoch, position = divmod(step, per_epoch)
         if epoch != self._epoch:
             draw = torch.Generator().manual_seed(seeds.key(self._seed, "order", epoch) >> 1)
-            order = torch.randperm(self.rows, generator=draw)
+            order = torch.randperm(self._count, generator=draw)
             device = next(iter(self._data.values())).device
             self._epoch, self._order = epoch, order.to(device)
         rows = self._order[position * self._per_step : (position + 1) * self._per_step]

@@ -85,9 +85,7 @@ class SupervisedLearner:
         sums: dict[str, Tensor] = {}
         flags = []
         for step in range(first, last):
-            # counted streams: dropout and other draws of torch's default generators
-            torch.manual_seed(seeds.key(self._seed, "step", step) >> 1)
-            self._draw.manual_seed(seeds.key(self._seed, "draw", step) >> 1)
+            self._seed_step(step)
             self._optimizer.zero_grad(set_to_none=True)
             for micro in range(self._cfg.accumulate):
                 batch = self._parts.batches.batch(step, micro)
@@ -117,6 +115,15 @@ class SupervisedLearner:
         count = last - first
         means = {name: float(value) / count for name, value in sums.items()}
         return {**means, "lr": self._rate(last - 1)}
+
+    def _seed_step(self, step: int) -> None:
+        """Count the streams: torch's default generators (dropout), and the loss's own."""
+        key = seeds.key(self._seed, "step", step) >> 1
+        # not torch.manual_seed: without a GPU it formats a stack trace at every call
+        torch.default_generator.manual_seed(key)
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed(key)
+        self._draw.manual_seed(key ^ 1)
 
     def _rate(self, step: int) -> float:
         scale = self._rate_scale * self._plateau.scale
@@ -221,8 +228,7 @@ class SupervisedLearner:
         return f"first in {where}, from {who}{more}"
 
     def _nonfinite_parameters(self, step: int, batch: Batch) -> tuple[bool, set[str]]:
-        torch.manual_seed(seeds.key(self._seed, "step", step) >> 1)
-        self._draw.manual_seed(seeds.key(self._seed, "draw", step) >> 1)
+        self._seed_step(step)
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             loss, _ = self._parts.loss(self._module, batch, self._draw)

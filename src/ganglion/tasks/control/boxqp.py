@@ -26,7 +26,7 @@ def solve(
     `residual` <= tol times the width of the box. ArithmeticError where that is not reached.
     """
     width = float(np.max(high - low))
-    u = np.clip(-cho_solve(cho_factor(h), g.T).T, low, high)
+    u: Floats = np.clip(-cho_solve(cho_factor(h), g.T).T, low, high)
     todo = np.arange(len(g))
     for _ in range(iterations):
         todo = todo[residual(h, g[todo], low, high, u[todo]) > tol * width]
@@ -39,7 +39,7 @@ def solve(
 def residual(h: Floats, g: Floats, low: Floats, high: Floats, u: Floats) -> Floats:
     """Return how far u (B, k) is from optimal, (B,): the largest projected Jacobi step."""
     step = np.clip(u - (u @ h + g) / np.diag(h), low, high) - u
-    return np.abs(step).max(1)
+    return np.asarray(np.abs(step).max(1))
 
 
 def _newton_step(

@@ -26,7 +26,7 @@ KEYS = {
     "control_sequences": "controls",
     "costs": "cost",
 }
-_MOST_BYTES = 4 << 30
+_MOST_BYTES = 1 << 30
 
 
 def write_npz(arrays: Arrays, path: Path) -> None:

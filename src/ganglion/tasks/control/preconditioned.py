@@ -56,16 +56,15 @@ class PreconditionedController(RefiningController):
 
     def begin(self, time_left: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """First latent (B, d) and plan, from the damped unconstrained optimum."""
-        w: Tensor = self.encode(self.simulation.precondition(problem[3], problem))
-        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem[2]
+        w: Tensor = self.encode(problem.newton)
+        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem.mask
 
     def propose(
         self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = self.simulation.gradient(v, problem)
-        step = self.simulation.precondition(gradient, problem)
+        step = self.simulation.newton_step(v, problem)
         w = self.update(torch.cat([w, w.clamp(-1.0, 1.0), step, v], -1))
-        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem[2], gradient
+        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem.mask, step
 
     def _start_as_admm(self, d: int, damping: float) -> None:
         # With w = plan + dual, z = clip w, P = (H + damping I)^-1 a step of ADMM is

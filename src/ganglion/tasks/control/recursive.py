@@ -66,7 +66,7 @@ class RecursiveController(RefiningController):
         return encode + heads + observe + 4 * d * d + 3 * d
 
     def begin(self, time_left: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        state, target, mask, _ = problem
+        state, target, mask = problem[:3]
         goal = (target * self.scale)[:, self.columns]
         encoded = self.encode(torch.cat([state * self.scale, goal, time_left], -1))
         plan = self.first(encoded).clamp(-1.0, 1.0) * mask
@@ -75,9 +75,8 @@ class RecursiveController(RefiningController):
     def propose(
         self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
-        errors, gradient = self.simulation.look(v.detach(), problem)
-        step = self.simulation.precondition(gradient, problem)
+        errors, step = self.simulation.look(v.detach(), problem)
         seen = self.observe(torch.cat([errors, v, step.clamp(-3.0, 3.0)], -1))
         w = self.reasoner(w, seen + context[:, : self.latent_dim])
         plan = v - step + self.head(self.reasoner.read(w))
-        return w, plan.clamp(-1.0, 1.0) * problem[2], gradient
+        return w, plan.clamp(-1.0, 1.0) * problem.mask, step

@@ -37,7 +37,7 @@ class RefiningController(nn.Module):
     def propose(
         self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the next latent, a plan within the bounds (B, M), and dJ/dv at v (B, M).
+        """Return the next latent, a plan within the bounds (B, M), and p at v (B, M).
 
         context is the latent that `begin` gave.
         """
@@ -76,7 +76,7 @@ class RefiningController(nn.Module):
         """Cost J over the time left after 0, ..., `cycles` cycles, (cycles + 1, B)."""
         _, problem, start, v = self._start(state, target, time_left_s)
         plans = [v, *self._refine(start, v, problem, cycles)]
-        return torch.stack([self.simulation.cost(plan, problem) for plan in plans])
+        return self.simulation.costs(plans, problem)
 
     def _start(
         self, state: Tensor, target: Tensor, time_left_s: Tensor
@@ -96,6 +96,6 @@ class RefiningController(nn.Module):
     def _cycle(
         self, w: Tensor, v: Tensor, start: Tensor, problem: Problem
     ) -> tuple[Tensor, Tensor]:
-        w, plan, gradient = self.propose(w, v, start, problem)
+        w, plan, p = self.propose(w, v, start, problem)
         delta = plan - v
-        return w, v + self.simulation.share(v, delta, gradient, problem) * delta
+        return w, v + self.simulation.share(v, delta, p, problem) * delta

@@ -1,0 +1,60 @@
+"""The pictures are made for every kind of policy and hold what they claim."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganglion import registry
+from ganglion.core.contracts import Arrays, Signature, TensorSpec
+from ganglion.tasks.control import references
+from ganglion.tasks.control.task import Control
+
+
+def make(layer: dict[str, object]) -> Control:
+    return Control(registry.resolve("control", "standard", [layer]))  # type: ignore[arg-type]
+
+
+class Iterated:
+    """ADMM with its number of iterations as the input `cycles`."""
+
+    def __init__(self, task: Control) -> None:
+        self.plant = task.plant
+        steps = TensorSpec((1,), "int64", low=1, high=64, role="steps", batched=False)
+        self.signature: Signature = references.signature(self.plant, 15, {"cycles": steps})
+
+    def act(self, inputs: Arrays) -> Arrays:
+        return references.Admm(self.plant, int(inputs["cycles"][0])).act(inputs)
+
+
+@pytest.mark.parametrize("layer", [{"problem": {"target": "moving"}}, {"problem": "vanderpol"}])
+def test_figures_of_a_feedback_policy_render(layer: dict[str, object]) -> None:
+    task = make(layer)
+    cases = task.generate(20, "test", np.random.default_rng(0))
+    figures = task.draw(task.references()["lqr"], cases, np.random.default_rng(0))
+    assert set(figures) == {"trajectories", "gap_map"}
+    for figure in figures.values():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=50)
+        assert len(Image.open(buffer).convert("RGB").getcolors(1 << 20) or []) > 50
+
+
+def test_refinement_is_drawn_to_four_times_the_trained_cycles() -> None:
+    task = make({"problem": {"target": "moving"}})
+    cases = task.generate(20, "test", np.random.default_rng(0))
+    figure = task.draw(Iterated(task), cases, np.random.default_rng(0))["refinement"]
+    line = figure.axes[0].lines[0]
+    assert line.get_xdata().tolist() == list(range(1, 33))  # 4 x 8 cycles
+    assert line.get_ydata()[-1] < 0.01 < line.get_ydata()[0]  # type: ignore[operator]
+
+
+def test_the_oracle_lies_on_its_own_dashed_line() -> None:
+    task = make({"problem": {"target": "moving"}})
+    cases = task.generate(20, "test", np.random.default_rng(0))
+    figure = task.draw(task.references()["oracle"], cases, np.random.default_rng(0))["trajectories"]
+    dashed, solid = figure.axes[0].lines[:2]
+    assert solid.get_xdata() == pytest.approx(dashed.get_xdata(), abs=1e-4)
+    assert solid.get_ydata() == pytest.approx(dashed.get_ydata(), abs=1e-4)
