@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := $(VENV)/.installed
 # Options of pip stand before the requirements, for every call alike.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 CODE := src tests examples benchmarks docs
 

@@ -43,7 +43,7 @@ class Quiet:
 
     def counting(self, what: str) -> Counter:
         """Return a counter that shows nothing."""
-        return lambda done, total: None
+        return _uncounted
 
     def close(self) -> None:
         """Nothing is open."""
@@ -179,6 +179,10 @@ class Pace:
     def left(self, step: int, total: int) -> float | None:
         """Return the seconds left, or None while unknown."""
         return (total - step) * self._per_step if self._per_step else None
+
+
+def _uncounted(done: int, total: int) -> None:
+    return None
 
 
 def choose(json: bool, quiet: bool, goal: str | None = None) -> Console:

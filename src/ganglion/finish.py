@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ganglion import scoring
 from ganglion.core import metrics, seeds
@@ -58,9 +59,10 @@ def after_training(
     scenarios = scoring.score(task, session.cfg, entries, cases, session.cfg.seed, True)
     console.stage("report")
     run.set("running", stage="report")
+    scores = scoring.scores_json(task, session.cfg, session.cfg.seed, scenarios)
     report = {
-        **_scores(task, session, scenarios),
-        **_training(run, session, spent),
+        **scores,
+        **_training(run, session, spent, scores),
         "export": _export_verdict(exported, measured, session.cfg),
     }
     report["policies"][0]["efficiency"] = measured.to_json()
@@ -137,11 +139,19 @@ def _export_untrained(run: Run, session: Session, cases: Arrays) -> OnnxPolicy:
     return OnnxPolicy(path)
 
 
-def _scores(task: str, session: Session, scenarios: list[Scenario]) -> dict[str, Any]:
-    return scoring.scores_json(task, session.cfg, session.cfg.seed, scenarios)
+def _beats(scores: Mapping[str, Any]) -> bool:
+    """Say whether the trained policy beats zero effort: the untrained net and random choice."""
+    goal = scores["goal"]
+    found = {p["name"]: p["metrics"][goal] for p in scores["policies"]}
+    ours = scores["policies"][0]["metrics"][goal]
+    sign = 1.0 if ours["better"] == "lower" else -1.0
+    rivals = [sign * found[n]["value"] for n in ("untrained", "random", "zero") if n in found]
+    return sign * ours["value"] < min(rivals, default=float("inf"))
 
 
-def _training(run: Run, session: Session, spent: Mapping[str, float]) -> dict[str, Any]:
+def _training(
+    run: Run, session: Session, spent: Mapping[str, float], scores: Mapping[str, Any]
+) -> dict[str, Any]:
     lines = list(run.lines())
     curves = {
         kind: [
@@ -153,8 +163,7 @@ def _training(run: Run, session: Session, spent: Mapping[str, float]) -> dict[st
     default = type(session.cfg)().model_dump(mode="json")
     manifest = run.manifest
     timing = list(run.lines("timing.jsonl"))
-    facts = {"goal": session.task.goal.name, "goal_better": session.task.goal.better,
-             "timing": timing, **spent}  # fmt: skip
+    facts = {**_facts(run, session, timing), "beats_baselines": _beats(scores)}
     return {
         "run": {
             "id": run.id, "name": manifest.get("name"), "created": manifest.get("created"),
@@ -167,8 +176,26 @@ def _training(run: Run, session: Session, spent: Mapping[str, float]) -> dict[st
         "data": dict(session.data.card),
         "curves": curves,
         "best_step": session.progress.best_step,
-        "diagnosis": [asdict(f) for f in diagnose(curves, cfg, facts)],
+        "diagnosis": [f.to_json() for f in diagnose(curves, cfg, facts)],
         "efficiency_quotes": list(getattr(session.task, "efficiency_quotes", [])),
+    }  # fmt: skip
+
+
+def _facts(run: Run, session: Session, timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the diagnosis needs besides curves and settings."""
+    updates = [t for t in timing if t.get("kind") == "train"]
+    seconds = sum(t["seconds"] for t in updates)
+    logging = sum(t.get("log_s", 0.0) for t in updates)
+    data = float(getattr(session.learner, "data_seconds", 0.0))
+    early = [t["seconds"] for t in updates[1:6]]
+    total = session.cfg.train.total_steps(session.rows)
+    return {
+        "goal": session.task.goal.name, "better": session.task.goal.better,
+        "stopped_early": session.learner.step < total,
+        "data_path": str(session.data.folder), "device": run.manifest["device"],
+        "seconds": seconds + logging, "seconds_data": data, "seconds_logging": logging,
+        "seconds_compute": max(0.0, seconds - data),
+        "estimated_seconds": float(np.median(early)) * len(updates) if early else None,
     }  # fmt: skip
 
 
@@ -198,7 +225,7 @@ def _worst(task: Task, nominal: Scenario) -> list[dict[str, Any]]:
 def _figures(
     task: Task, policy: Policy, cases: Arrays, seed: int, report: dict[str, Any]
 ) -> dict[str, bytes]:
-    figures = {"curves": curves_png(report["curves"])}
+    figures = {"curves": curves_png(report["curves"], task.goal.name)}
     draw = getattr(task, "draw", None)
     if draw is not None:
         for name, figure in draw(policy, cases, seeds.rng(seed, "draw")).items():

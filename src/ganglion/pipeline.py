@@ -5,11 +5,16 @@ begin + train (and train again: resume) -> evaluate, compare -> export, verify -
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +78,29 @@ def generate(
             yield from map(_make_shard, jobs)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            yield from pool.map(_make_shard, jobs)
+        with ProcessPoolExecutor(workers, context, _leave_with_parent) as pool:
+            try:
+                yield from pool.map(_make_shard, jobs)
+            except BrokenProcessPool:
+                raise GanglionError(
+                    "A process that generated data was killed (out of memory?). What is generated "
+                    "stays; the same command goes on from there, with fewer --workers if need be."
+                ) from None
 
     return dataset.generate(target, wanted, make, units, progress)
+
+
+def _leave_with_parent() -> None:
+    """End this worker when its parent is killed; its queue alone would not tell."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make_shard(job: tuple[str, str, Shard]) -> tuple[Shard, Arrays]:
@@ -130,23 +154,22 @@ def begin(
     name = runs.check_name(place.name) if place.name else None
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise RunError(f"{folder} exists already; a run never overwrites another.")
+    given = _given(place.data, task, cfg)
+    other = _given(place.val_data, task, cfg)
     files.ensure_writable(folder)
-    if place.data is not None:
-        data = dataset.open_dataset(place.data)
-        check_fits(data, task, cfg)
-        data.verify()
-    else:
-        data = generate(task, cfg, home=place.home, workers=workers, progress=progress)
+    try:
+        data = given or generate(task, cfg, home=place.home, workers=workers, progress=progress)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # nothing is in it yet
+        raise
     manifest: dict[str, Any] = {
         "id": folder.resolve().name, "name": name, "task": task, "created": time.time(),
         "device": target_device, "seed": cfg.seed,
         "data": {"folder": str(data.folder.resolve()), "digest": data.digest},
         **provenance.record(),
     }  # fmt: skip
-    if place.val_data is not None:
-        other = dataset.open_dataset(place.val_data)
-        check_fits(other, task, cfg)
-        other.verify()
+    if other is not None:
         manifest["val_data"] = {"folder": str(other.folder.resolve()), "digest": other.digest}
     if parent is not None:
         manifest["parent"] = {
@@ -155,6 +178,16 @@ def begin(
         }  # fmt: skip
     settings = cfg.model_dump(mode="json")
     return Run.create(folder, {"task": task, "preset": preset, "settings": settings}, manifest)
+
+
+def _given(folder: Path | None, task: str, cfg: TaskSettings) -> Dataset | None:
+    """Open and verify the dataset that a user named; DataError where it does not fit."""
+    if folder is None:
+        return None
+    found = dataset.open_dataset(folder)
+    check_fits(found, task, cfg)
+    found.verify()
+    return found
 
 
 def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, Any]:
@@ -166,13 +199,15 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
     from ganglion import finish
     from ganglion.console import Quiet
     from ganglion.session import open_session
+    from ganglion.train.device import naming_memory
     from ganglion.train.loop import fit
     from ganglion.train.signals import watching
 
     console = console or Quiet()
     with run.writer(), watching() as stop, _status(run):
         run.set("running", stage="train")
-        session = open_session(run, console, stop, strict)
+        with naming_memory(0):
+            session = open_session(run, console, stop, strict)
         cpu, began = time.process_time(), time.perf_counter()
         try:
             fit(
@@ -183,7 +218,13 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
             session.journal.close()
             console.close()
         spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - began}
-        outcome = finish.after_training(run, session, spent, console)
+        try:
+            stop.interrupt()
+            outcome = finish.after_training(run, session, spent, console)
+        except KeyboardInterrupt:
+            raise Preempted(
+                f"{stop() or 'Stopped'} after the last step; what training gave is saved."
+            ) from None
         run.set("succeeded", stage="done")
     return outcome
 

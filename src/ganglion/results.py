@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from ganglion import registry, scoring, sources
 from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
 from ganglion.core import settings as core_settings
-from ganglion.core.contracts import Arrays, Signature
-from ganglion.core.errors import GanglionError, OutputError, ServiceError, SettingsError
+from ganglion.core.contracts import Arrays, Metric, Signature
+from ganglion.core.errors import DataError, GanglionError, OutputError, ServiceError, SettingsError
+from ganglion.report.pairs import differences
 from ganglion.scoring import Entry, Scenario
 from ganglion.sources import Source
 from ganglion.train.settings import TaskSettings
@@ -71,16 +73,15 @@ def compare(
         row["efficiency"] = _efficiency(source)
         row["training"] = _training(source)
     report["differences"] = _differences(found)
-    report["paired"] = _paired(judged[0], name, report["goal"])
-    report["efficiency_quotes"] = list(
-        getattr(registry.make(name, _settings(found, name, layers)), "efficiency_quotes", [])
-    )
+    made = registry.make(name, _settings(found, name, layers))
+    report["paired"] = _paired(judged[0], made.goal)
+    report["efficiency_quotes"] = list(getattr(made, "efficiency_quotes", []))
     if out is not None:
         _write(out, lambda: files.write_json(out, report))
     if html is not None:
         from ganglion.report.compare import compare_page
 
-        page = compare_page(report)
+        page = compare_page(report, runs=_reports(found))
         _write(html, lambda: files.write_bytes(html, page.encode()))
     for source in outside:
         close = getattr(source.entry.policy, "close", None)
@@ -336,6 +337,15 @@ def _training(source: Source) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
+def _reports(found: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return the report.json of every run that has one, for its curves."""
+    paths = [s.run.folder / "report" / "report.json" for s in found if s.run is not None]
+    try:
+        return [orjson.loads(p.read_bytes()) for p in paths if p.is_file()]
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataError(f"A report cannot be read: {error}.") from error
+
+
 def _differences(found: Sequence[Source]) -> dict[str, dict[str, Any]]:
     """Return dotted setting -> {policy: value} for the settings in which the runs differ."""
     flat = {
@@ -359,22 +369,18 @@ def _leaves(cfg: TaskSettings, where: str = "", raw: Any = None) -> dict[str, An
     return out
 
 
-def _paired(nominal: Scenario, task: str, goal: str) -> list[dict[str, Any]]:
+def _paired(nominal: Scenario, metric: Metric) -> list[dict[str, Any]]:
     """Return each policy's goal minus the first one's on the same cases, with its interval."""
-    first = nominal.scored[0].rows[goal]
-    out = []
-    for scored in nominal.scored[1:]:
-        gap = np.asarray(scored.rows[goal], np.float64) - np.asarray(first, np.float64)
-        gap = gap[np.isfinite(gap)]
-        if gap.size == 0:
-            continue
-        draws = seeds.rng(0, "paired").integers(0, gap.size, (1000, gap.size))
-        low, high = np.quantile(gap[draws].mean(1), [0.025, 0.975])
-        out.append(
-            {"name": scored.entry.name, "against": nominal.scored[0].entry.name, "goal": goal,
-             "difference": float(gap.mean()), "low": float(low), "high": float(high)}
-        )  # fmt: skip
-    return out
+    rows: dict[str, Arrays] = {}
+    for number, scored in enumerate(nominal.scored):
+        name = scored.entry.name
+        rows[name if name not in rows else f"{name} ({number + 1})"] = scored.rows
+    found = differences(rows, [metric], seeds.rng(0, "paired"))
+    return [
+        {"name": d.policy, "against": d.against, "goal": d.metric, "difference": d.value,
+         "low": d.low, "high": d.high, "verdict": d.verdict}
+        for d in found
+    ]  # fmt: skip
 
 
 def _verify_run(run: runs.Run, digests: dict[str, Any], problems: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from typing import Any
@@ -23,14 +24,16 @@ def policy(name: str, kind: str, gap: float, success: float, **more: Any) -> dic
         "effort": estimate(4.31 - 0.05 * gap, 0.11, "m²/s³"),
         "violation": estimate(0.0 if gap < 0.1 else gap / 9, gap / 50, "1"),
     }
-    digest = f"{abs(hash(name)) % 16**12:012x}" * 5
+    digest = hashlib.sha256(name.encode()).hexdigest()
     return {"name": name, "kind": kind, "digest": digest, "metrics": metrics,
             "efficiency": None, **more}  # fmt: skip
 
 
 def efficiency(parameters: int | None, p50: float) -> dict[str, Any]:
-    return {"parameters": parameters, "file_bytes": 4 * (parameters or 0) + 31_200,
-            "peak_memory_bytes": 46_300_000, "latency_us": {"p50": p50, "p99": 2.3 * p50}}  # fmt: skip
+    return {"parameters": parameters,
+            "file_bytes": 4 * (parameters or 0) + 31_200,
+            "peak_memory_bytes": 46_300_000, 
+            "latency_us": {"p50": p50, "p99": 2.3 * p50}}  # fmt: skip
 
 
 def policies(worse: float = 1.0) -> list[dict[str, Any]]:

@@ -27,6 +27,10 @@ def healthy(share: float) -> float:
     return math.exp(-6 * share) + 0.01
 
 
+def level(value: float) -> Curve:
+    return lambda _share: value
+
+
 def curves(
     train: Curve = healthy,
     validation: Curve | None = None,
@@ -117,7 +121,7 @@ def test_a_policy_behind_a_baseline_is_underfitted_at_a_lower_plateau() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_flat_loss_does_not_fall(seed: int) -> None:
-    found = diagnose(curves(lambda s: 1.61, noise=0.03, seed=seed), SETTINGS)
+    found = diagnose(curves(level(1.61), noise=0.03, seed=seed), SETTINGS)
     assert found[0].finding == "loss not falling"
     assert found[0].advice[0] == "optim.lr=0.003 (now 0.001)"
     assert any("ganglion data check" in a for a in found[0].advice)
@@ -152,13 +156,13 @@ def test_patience_that_ended_a_falling_run_is_named() -> None:
 
 
 def test_accuracy_at_chance_asks_for_the_data_first() -> None:
-    guess = curves(lambda s: 1.61, noise=0.03, accuracy=lambda s: 0.205)
+    guess = curves(level(1.61), noise=0.03, accuracy=level(0.205))
     found = diagnose(guess, SETTINGS, {"chance": 0.2, "data_path": "datasets/x"})
     assert [f.finding for f in found] == ["accuracy at chance"]
     assert "20.5 % where guessing scores 20 %" in found[0].seen
     assert found[0].advice[0].startswith("ganglion data check datasets/x")
     assert "does the smallest model learn?" in found[0].advice[1]
-    assert names(curves(accuracy=lambda s: 0.5), chance=0.2) == []
+    assert names(curves(accuracy=level(0.5)), chance=0.2) == []
 
 
 def test_nan_halves_the_rate_and_says_that_clipping_was_active() -> None:
@@ -222,7 +226,7 @@ def test_slower_than_estimated_names_the_limit(limit: str, remedy: str) -> None:
 def test_a_run_that_went_on_for_nothing_could_stop_earlier() -> None:
     still = curves(
         lambda s: 0.05 + math.exp(-40 * s),
-        lambda s: 0.05,
+        level(0.05),
         gap=lambda s: 0.1 if s < 0.2 else 0.1 + 0.001 * s,
     )
     found = diagnose(still, SETTINGS, {"goal": "gap", "better": "lower"})

@@ -1,4 +1,4 @@
-"""`runs`: list, filter, show one, delete. No torch unless a run's checkpoints are asked for."""
+"""`runs`: list, filter, show one, delete. No torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def runs_(args: Namespace) -> int:
     write(table(
         ["run", "name", "task", "status", "step", "goal", "best", "age"],
         [[r["run"], r["name"] or "", r["task"], r["status"], _of(r["step"], r["total"]),
-          r["goal"] or "", number(r["value"]), clock(r["age_s"])] for r in rows],
+          str(r["goal"] or ""), number(r["value"]), clock(r["age_s"])] for r in rows],
     ))  # fmt: skip
     return 0
 
@@ -49,7 +49,7 @@ def row(run: Run) -> dict[str, Any]:
         steps = [int(line["step"]) for line in run.lines() if "step" in line]
         return {
             "run": run.id, "folder": str(run.folder), "name": manifest.get("name"),
-            "task": config.get("task"), "status": status["state"],
+            "task": str(config["task"]), "status": status["state"],
             "step": status.get("step") if status.get("step") is not None else max(steps, default=0),
             "total": status.get("total"), "goal": goal, "value": value,
             "message": status.get("message"), "created": manifest.get("created"),
@@ -84,8 +84,6 @@ def _goal(run: Run) -> str | None:
 
 
 def _show(args: Namespace) -> int:
-    from ganglion.train import checkpoint
-
     run = runs.find(home(args), args.run)
     shown = row(run)
     folder = run.folder / "checkpoints"
@@ -94,16 +92,15 @@ def _show(args: Namespace) -> int:
         int(line["step"]): line for line in run.lines() if line.get("kind") == "validation"
     }
     marked = [s for s, line in validations.items() if line.get("new_best")]
-    found = []
-    for step in checkpoint.listed(folder):
-        try:
-            checkpoint.peek(folder / f"step_{step:08d}")
-            damage = None
-        except GanglionError as error:
-            damage = str(error)
+    found: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("step_*")):
+        if not path.name[5:].isdecimal():
+            continue  # what a kill left of an unfinished save
+        step = int(path.name[5:])
         found.append(
             {"step": step, "value": validations.get(step, {}).get(goal),
-             "best": bool(marked) and step == marked[-1], "damage": damage}
+             "best": bool(marked) and step == marked[-1],
+             "whole": (path / "manifest.json").is_file()}
         )  # fmt: skip
     if args.json:
         write_json({**shown, "checkpoints": found})
@@ -112,9 +109,10 @@ def _show(args: Namespace) -> int:
     if shown["message"]:
         write(str(shown["message"]))
     cells = [
-        [str(c["step"]), number(c["value"]), "*" if c["best"] else "", c["damage"] or ""]
+        [str(c["step"]), number(c["value"]), "*" if c["best"] else "",
+         "" if c["whole"] else "unfinished"]
         for c in found
-    ]
+    ]  # fmt: skip
     write("")
     write(table(["checkpoint", str(goal or "value"), "best", ""], cells))
     return 0

@@ -36,7 +36,7 @@ def figure(entry: Any) -> str:
 
     if not isinstance(entry, Mapping):
         return number(entry)
-    unit = str(entry.get("unit", "1"))
+    unit = "%" if entry.get("percent") else str(entry.get("unit", "1"))
     factor = 100.0 if unit == "%" else 1.0  # stored as a fraction
 
     def scaled(key: str) -> str:

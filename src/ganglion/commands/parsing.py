@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         self.flags: dict[str, argparse.Action] = {}
         self.words: list[str] = []  # positionals by destination
 
-    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:  # type: ignore[override]
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         """Add an argument and remember its name for hints and shell completion."""
         action = super().add_argument(*names, **options)
         for flag in action.option_strings:

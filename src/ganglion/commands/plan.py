@@ -33,7 +33,8 @@ def show(args: Namespace, cfg: TaskSettings) -> int:
     data, sample, rows = _data(args, cfg, task)
     total = cfg.train.total_steps(rows)
     device.prepare(cfg.train)
-    per_step = seconds_per_step(task, cfg, sample, target)
+    trial = registry.make(args.task, _short(cfg))
+    per_step = seconds_per_step(trial, sample, target, cfg.seed)
     plan = {
         "task": args.task, "preset": args.preset or "standard",
         "changed": {k: [a, b] for k, (a, b) in _changed(cfg).items()},
@@ -58,23 +59,21 @@ def show(args: Namespace, cfg: TaskSettings) -> int:
     return 0
 
 
-def seconds_per_step(task: Task, cfg: TaskSettings, data: Arrays | None, device: str) -> float:
+def seconds_per_step(task: Task, data: Arrays | None, device: str, seed: int) -> float:
     """Time real updates of a throw-away learner for at most a few seconds."""
-    short = registry_settings(cfg)
-    trial = type(task)(short)  # type: ignore[call-arg]
-    learner = trial.learner(data, device, cfg.seed, Ranks())
+    learner = task.learner(data, device, seed, Ranks())
     began = time.perf_counter()
     learner.update()  # warms up
     if time.perf_counter() - began > TRIAL_S:
         return (time.perf_counter() - began) / max(1, learner.step)
     first, began = learner.step, time.perf_counter()
-    while time.perf_counter() - began < TRIAL_S / 2 and learner.step < (cfg.train.steps or 1 << 30):
+    while time.perf_counter() - began < TRIAL_S / 2:
         learner.update()
     return (time.perf_counter() - began) / max(1, learner.step - first)
 
 
-def registry_settings(cfg: TaskSettings) -> TaskSettings:
-    """Return `cfg` with short blocks, no compilation, and steps enough for a trial."""
+def _short(cfg: TaskSettings) -> TaskSettings:
+    """Return `cfg` with short blocks, no compilation, and no end of steps for the trial."""
     train = cfg.train.model_copy(
         update={"block": min(cfg.train.block, 5), "compile": False, "steps": 1 << 30,
                 "epochs": None, "eval_every": 1 << 29}

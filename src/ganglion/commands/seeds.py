@@ -31,8 +31,8 @@ def tell(args: Namespace, cfg: TaskSettings, outcomes: Outcomes) -> None:
         )  # fmt: skip
         return
     rows = [
-        [name, *[number(s[k] * (100 if s["unit"] == "%" else 1)) for k in ("mean", "min", "max")],
-         "" if s["unit"] == "1" else str(s["unit"])]
+        [name, *[number(s[k] * (100 if s["percent"] else 1)) for k in ("mean", "min", "max")],
+         "%" if s["percent"] else "" if s["unit"] == "1" else str(s["unit"])]
         for name, s in spread.items()
     ]  # fmt: skip
     write(table([f"over {len(outcomes)} seeds", "mean", "min", "max", "unit"], rows))
@@ -50,7 +50,7 @@ def over(outcomes: Outcomes, metrics: Sequence[Metric]) -> dict[str, dict[str, A
         out[metric.name] = {
             "mean": sum(values) / len(values) if values else nothing,
             "min": min(values, default=nothing), "max": max(values, default=nothing),
-            "unit": metric.unit, "better": metric.better,
+            "unit": metric.unit, "percent": metric.percent, "better": metric.better,
         }  # fmt: skip
     return out
 

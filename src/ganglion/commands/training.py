@@ -1,4 +1,4 @@
-"""`train` and `resume`. The handlers call `pipeline.train` themselves: one frame, seen from main."""
+"""`train` and `resume`. The handlers call `pipeline.train` themselves: no frame in between."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ganglion.commands.output import figure, table, write, write_json
 from ganglion.core import run as runs
 from ganglion.core.errors import Preempted, SettingsError
 from ganglion.core.run import Run
+from ganglion.sources import settings_of
 from ganglion.train.settings import TaskSettings
 
 
@@ -59,7 +60,7 @@ def resume(args: Namespace) -> int:
 
     root = home(args)
     run = runs.find(root, args.run)
-    task, cfg = _settings_of(run)
+    task, cfg = settings_of(run)
     changes = layers(args, task)
     if args.start is None:
         for flag, value in (("--name", args.name), ("--out", args.out)):
@@ -139,12 +140,6 @@ def _branch(
     )  # fmt: skip
     parent = pipeline.Parent(old.id, found.path, whole=True)
     return pipeline.begin(task, new, place, preset=preset, parent=parent)
-
-
-def _settings_of(run: Run) -> tuple[str, TaskSettings]:
-    from ganglion.session import settings_of
-
-    return settings_of(run)
 
 
 # ---------------------------------------------------------------- telling

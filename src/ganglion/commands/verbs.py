@@ -303,5 +303,3 @@ def overview() -> str:
             "73 cannot write, 75 pre-empted (`ganglion resume` goes on).",
         ]
     )  # fmt: skip
-
-

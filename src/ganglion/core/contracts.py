@@ -134,7 +134,8 @@ class Metric:
 
     per names another column: the metric is then the ratio of the two columns' means (so an
     optimality gap is a ratio of sums over the same cases). help says in one sentence what the
-    number means. Columns that are no metrics may stand beside them in the rows.
+    number means. percent says that people read the fraction as a percentage; values stay
+    fractions. Columns that are no metrics may stand beside them in the rows.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Metric:
     better: Literal["lower", "higher"]
     per: str | None = None
     help: str = ""
+    percent: bool = False
 
 
 @runtime_checkable

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tokenize
+import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,10 @@ from ganglion.core.settings import digest
 
 VERSION = 1
 SPLITS = ("train", "validation", "test")
+_UNREADABLE = (  # what reading a header raises, by where the damage is
+    OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Recipe:
     @property
     def world_digest(self) -> str:
         """Return the SHA-256 of task and world alone, whatever the seed and the counts."""
-        return digest({"task": self.task, "world": dict(self.world)})
+        return _world_digest(self.task, self.world)
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as the card holds it."""
@@ -125,11 +132,14 @@ class Dataset:
     def _map(self, split: str, array: str, entry: Mapping[str, Any]) -> Array:
         path = self._path(split, array)
         try:
-            found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+            with warnings.catch_warnings():  # a damaged header may look like one of Python 2
+                warnings.simplefilter("ignore")
+                found: Array = np.lib.format.open_memmap(path, mode="r")
         except FileNotFoundError:
             raise DataError(f"{path} is missing, though its card names it.") from None
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}.") from error
+        except _UNREADABLE as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{path} is damaged: {reason}.") from error
         if list(found.shape) != entry["shape"] or str(found.dtype) != entry["dtype"]:
             raise DataError(
                 f"{path} holds {found.dtype}{list(found.shape)}, its card says "
@@ -175,6 +185,7 @@ def _check_card(path: Path, card: Any) -> None:
             )
             and all(e["shape"] and all(isinstance(n, int) for n in e["shape"]) for *_, e in entries)
             and card["digest"] == _content_digest(recipe, card["splits"])
+            and card["world_digest"] == _world_digest(recipe["task"], recipe["world"])
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no dataset card: {error!r} is missing or malformed.") from error
@@ -304,7 +315,9 @@ def _join(
     for shard in shards:
         path = _part(folder, shard)
         try:
-            with np.load(path, allow_pickle=False) as part:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
+                if shard is not shards[0] and set(part.files) != set(out):
+                    raise DataError(_uneven(shard, sorted(set(part.files) ^ set(out))))
                 for name in part.files:
                     rows = part[name]
                     if name not in out:
@@ -312,14 +325,24 @@ def _join(
                             folder / split / f"{name}.npy", mode="w+", dtype=rows.dtype,
                             shape=(total, *rows.shape[1:]),
                         )  # fmt: skip
-                    out[name][start : start + shard.count] = rows
-        except (ValueError, KeyError, EOFError) as error:
+                    whole = out[name]
+                    if (rows.dtype, rows.shape[1:]) != (whole.dtype, whole.shape[1:]):
+                        raise DataError(_uneven(shard, [name]))
+                    whole[start : start + shard.count] = rows
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             path.unlink(missing_ok=True)
             raise DataError(f"{path} was damaged and is removed; run the same command.") from error
         start += shard.count
     for array in out.values():
         array.flush()
     return {name: _describe(folder, split, name, units.get(name, "1")) for name in out}
+
+
+def _uneven(shard: Shard, names: list[str]) -> str:
+    return (
+        f"The generator's arrays differ between shard 0 of {shard.split} and shard {shard.index}: "
+        f"{', '.join(names)}. Every shard must give the same names, dtypes and row shapes."
+    )
 
 
 def _describe(folder: Path, split: str, name: str, unit: str = "1") -> dict[str, Any]:
@@ -347,6 +370,10 @@ def _write_card(
 def _content_digest(recipe: Mapping[str, Any], splits: Mapping[str, Any]) -> str:
     sums = {s: {a: e["sha256"] for a, e in arrays.items()} for s, arrays in splits.items()}
     return digest(json.loads(json.dumps({"recipe": recipe, "sums": sums})))
+
+
+def _world_digest(task: str, world: Mapping[str, Any]) -> str:
+    return digest({"task": task, "world": dict(world)})
 
 
 def _part(folder: Path, shard: Shard) -> Path:

@@ -47,14 +47,21 @@ def write_json(path: Path, value: Mapping[str, Any], mode: int = 0o644) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a small advisory file in one rename, without waiting for the disk."""
+    """Replace a small advisory file in one rename, without waiting for the disk.
+
+    On a full disk it is overwritten where it lies, which needs no room.
+    """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
-        raise
+        if not (isinstance(error, OSError) and is_full(error) and path.is_file()):
+            raise
+        with path.open("r+", encoding="utf-8") as file:
+            file.write(text)
+            file.truncate()
 
 
 def sync_folder(folder: Path) -> None:

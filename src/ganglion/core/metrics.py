@@ -27,6 +27,7 @@ class Estimate:
     unit: str
     better: str
     cases: int
+    percent: bool = False  # shown x 100 with a % sign; value, low and high are fractions
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented JSON form."""
@@ -62,7 +63,13 @@ def summarise(
         low, high = np.quantile(many, [0.025, 0.975]) if many.size else (np.nan, np.nan)
         count = int(np.isfinite(np.asarray(rows[metric.name], np.float64)).sum())
         out[metric.name] = Estimate(
-            float(value), float(low), float(high), metric.unit, metric.better, count
+            float(value),
+            float(low),
+            float(high),
+            metric.unit,
+            metric.better,
+            count,
+            metric.percent,
         )
     return out
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import orjson
 
@@ -132,14 +132,12 @@ class Run:
         except OSError as error:
             raise OutputError(f"Cannot write into {self.folder}: {error.strerror}.") from error
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not _lock(handle):
                 handle.seek(0)
                 raise RunError(
                     f"{self.folder} is being written by {handle.read(300).strip() or 'another'}; "
                     "wait for it, or stop it first."
-                ) from None
+                )
             handle.truncate(0)
             handle.write(f"process {os.getpid()} on {socket.gethostname()} ({_command()})")
             handle.flush()
@@ -211,12 +209,18 @@ class Lines:
         self._waiting += json.dumps(files.finite(value), separators=(",", ":")).encode() + b"\n"
         self.flush()
 
-    def flush(self) -> bool:
-        """Write what waits; False while there is no room. Other faults are an OutputError."""
+    def flush(self, durably: bool = False) -> bool:
+        """Write what waits; False while there is no room. Other faults are an OutputError.
+
+        durably waits until the disk has it: a checkpoint must not know of lines that it has not.
+        """
         try:
             with self._path.open("ab") as file:
                 file.truncate(self._written)  # a torn line of an earlier failed write
                 file.write(self._waiting)
+                if durably:
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             if files.is_full(error):
                 return False
@@ -248,6 +252,8 @@ def find(root: Path, text: str) -> Run:
 
     RunError names the nearest known run.
     """
+    if len(text) > 4096 or any(len(part.encode()) > 255 for part in text.split("/")):
+        raise RunError(f"There is no run {text[:40]!r}...: no path or name is that long.")
     if text and (Path(text) / "config.json").is_file():
         return Run.open(Path(text))
     if Path(text).is_dir() and ("/" in text or text in (".", "..")):
@@ -304,6 +310,18 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{path} is damaged: it holds no mapping.")
     return found
+
+
+def _lock(handle: IO[str]) -> bool:
+    """Take the lock; a reader of `Run.locked` may hold it for an instant, so ask a few times."""
+    for _ in range(10):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 def _command() -> str:

@@ -7,6 +7,7 @@ layers first; what a lower layer said about another kind's settings is then drop
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -20,6 +21,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ganglion.core.errors import SettingsError, nearest
+
+_DEEPEST = 16  # levels of nesting that any settings have
 
 T = TypeVar("T", bound="Settings")
 Raw = Mapping[str, Any]
@@ -58,20 +61,24 @@ def resolve(cls: type[T], layers: Sequence[Raw]) -> T:
     return validate(cls, merge(cls, layers))
 
 
-def merge(cls: type[Settings], layers: Sequence[Raw]) -> dict[str, Any]:
-    """Merge nested layers, lowest first, into one mapping with every kind filled in."""
+def merge(cls: type[Settings], layers: Sequence[Raw], where: str = "") -> dict[str, Any]:
+    """Merge nested layers, lowest first, into one mapping with every kind filled in.
+
+    where is the dotted name under which `cls` lies, with its last dot; errors name it.
+    """
     for layer in layers:
-        _check_names(cls, layer, "", cls)
+        _check_names(cls, layer, where, cls)
     out: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         said = [layer[name] for layer in layers if name in layer]
         options = _variants(field.annotation)
         if options:
-            out[name] = _merge_variant(name, options, field.default, said)
+            out[name] = _merge_variant(where + name, options, field.default, said)
         elif _is_settings(field.annotation):
-            _need_mapping(name, said)
+            _need_mapping(where + name, said)
             base = field.default.model_dump(mode="json")  # a task may set other defaults
-            out[name] = merge(field.annotation, [base, *said])  # type: ignore[arg-type]
+            inside = f"{where}{name}."
+            out[name] = merge(field.annotation, [base, *said], inside)  # type: ignore[arg-type]
         elif said:
             out[name] = copy.deepcopy(said[-1])
     return _drop_alternatives(cls, layers, out)
@@ -86,7 +93,7 @@ def _merge_variant(
     kinds = []  # the kind in force at each layer
     for layer in layers:
         kind = layer.get("kind", kind)
-        if kind not in options:
+        if not isinstance(kind, str) or kind not in options:
             near = nearest(str(kind), options)
             hint = f" Did you mean {near!r}?" if near else ""
             raise SettingsError(
@@ -96,7 +103,7 @@ def _merge_variant(
     same = [layer for layer, k in zip(layers, kinds, strict=True) if k == kind]
     if kind == default.kind:
         same.insert(0, default.model_dump(mode="json"))
-    return {**merge(options[kind], same), "kind": kind}
+    return {**merge(options[kind], same, f"{name}."), "kind": kind}
 
 
 def _drop_alternatives(
@@ -122,9 +129,9 @@ def validate(cls: type[T], raw: Raw) -> T:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        kinds = {k for o in _all_variants(cls) for k in o}
-        where = ".".join(str(p) for p in fault["loc"] if p not in kinds) or "settings"
-        got = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
+        where = ".".join(_without_kinds(cls, fault["loc"])) or "settings"
+        given = repr(fault["input"])
+        got = "" if isinstance(fault["input"], dict) or len(given) > 200 else f", got {given}"
         reason = fault["msg"].removeprefix("Value error, ")
         reason = reason[0].lower() + reason[1:]
         raise SettingsError(f"{where}: {reason}{got}. {_hint(cls, where)}".strip()) from None
@@ -141,10 +148,13 @@ def _hint(cls: type[Settings], where: str) -> str:
 def parse_override(text: str) -> dict[str, Any]:
     """Turn `optim.lr=5e-4` into {"optim": {"lr": 0.0005}}; values are JSON, else plain text."""
     name, equals, value = text.partition("=")
-    if not equals or not name.strip() or any(not p for p in name.strip().split(".")):
-        raise SettingsError(f"Settings are given as name=value, got {text!r}.")
+    parts = name.strip().split(".")
+    if not equals or not all(parts) or len(parts) > _DEEPEST:
+        raise SettingsError(f"Settings are given as name=value, got {text[:200]!r}.")
     nested: Any = parse_value(value.strip())
-    for part in reversed(name.strip().split(".")):
+    if _depth(nested) > _DEEPEST:
+        raise SettingsError(f"The value of {name.strip()} is nested too deeply for a setting.")
+    for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)
 
@@ -153,12 +163,12 @@ def parse_value(text: str) -> Any:
     """Read one value of the command line: JSON, a Python-style number, or plain text."""
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON; or a number of over 4,300 digits
         pass
-    try:
-        return float(text) if any(c.isdigit() for c in text) and "_" not in text else text
-    except ValueError:
-        return {"True": True, "False": False, "None": None}.get(text, text)
+    if any(c.isdigit() for c in text) and "_" not in text:
+        with contextlib.suppress(ValueError):
+            return float(text)
+    return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 def combine(overrides: Sequence[Raw]) -> dict[str, Any]:
@@ -200,7 +210,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > 1_000_000:
             raise SettingsError(f"{path} is larger than 1 MB: not a settings file.")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = _SettingsLoader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -208,6 +218,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is neither JSON nor YAML: {reason}.") from error
     if not isinstance(raw, dict) or not all(isinstance(k, str) for k in raw):
         raise SettingsError(f"{path} must hold a mapping of settings, e.g. 'optim: {{lr: 1e-3}}'.")
+    if _depth(raw) > _DEEPEST:
+        raise SettingsError(f"{path} is nested too deeply for settings.")
     return {k: _numbers(v) for k, v in raw.items()}
 
 
@@ -217,7 +229,32 @@ def _numbers(value: Any) -> Any:
         return {str(k): _numbers(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_numbers(v) for v in value]
-    return parse_value(value) if isinstance(value, str) else value
+    read = parse_value(value) if isinstance(value, str) else value
+    return read if isinstance(read, int | float) and not isinstance(read, bool) else value
+
+
+def _depth(value: Any) -> int:
+    """Return how deeply lists and mappings are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [x for x in level if isinstance(x, dict | list)]:
+        level = [i for x in level for i in (x.values() if isinstance(x, dict) else x)]
+        depth += 1
+    return depth
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """YAML without what a settings file never needs and a hostile one abuses."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few aliases of aliases fill any memory
+            raise yaml.YAMLError("aliases (*name) are not read; write the settings out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+            raise yaml.YAMLError(f"{twice!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
 
 
 def digest(value: Any) -> str:
@@ -360,8 +397,21 @@ def _variants(annotation: Any) -> dict[str, type[Settings]]:
     return {get_args(o.model_fields["kind"].annotation)[0]: o for o in options}
 
 
-def _all_variants(cls: type[Settings]) -> list[dict[str, type[Settings]]]:
-    return [o for f in cls.model_fields.values() if (o := _variants(f.annotation))]
+def _without_kinds(cls: type[Settings], loc: Sequence[Any]) -> list[str]:
+    """Return a fault's path as the user writes it: pydantic puts the kind after a variant."""
+    parts, here, names = list(loc), cls, []
+    while parts:
+        name = parts.pop(0)
+        names.append(str(name))
+        field = here.model_fields.get(name) if isinstance(name, str) else None
+        annotation = field.annotation if field is not None else None
+        if (options := _variants(annotation)) and parts and parts[0] in options:
+            here = options[parts.pop(0)]
+        elif _is_settings(annotation):
+            here = annotation  # type: ignore[assignment]
+        else:
+            return names + [str(p) for p in parts]
+    return names
 
 
 def _is_settings(annotation: Any) -> bool:

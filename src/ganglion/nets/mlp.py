@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -17,9 +18,11 @@ class Mlp(nn.Module):
     def __init__(self, widths: Sequence[int], output_gain: float = 1.0) -> None:
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(f"widths are {tuple(widths)}; expected at least an input and an output")
+            raise ValueError(
+                f"widths are {tuple(widths)}; expected at least two sizes of 1 or more"
+            )
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
         self.layers = nn.Sequential(*layers[:-1])
         last = layers[-2]

@@ -9,7 +9,7 @@ from typing import Any
 from ganglion.report import curves, numbers, rendering, svg
 from ganglion.report.grid import Column, columns_of, flatten, grid
 from ganglion.report.page import efficiency
-from ganglion.report.pairs import Difference
+from ganglion.report.pairs import Difference, verdict_of
 from ganglion.report.svg import Chart, Line
 
 Json = Mapping[str, Any]
@@ -127,20 +127,65 @@ def compare_page(
     report holds the policies scored on the same cases (the form of `evaluate` and `compare`);
     runs are the report.json of each run compared, for settings, validation values and curves;
     pairs come from `pairs.differences` over the evaluation's rows, the first policy being what
-    the others are compared with.
+    the others are compared with. Without them the page shows what the report states itself:
+    "differences" {setting: {policy: value}}, "paired" [{name, against, goal, difference, low,
+    high}], and each policy's "training" {best, best_step, last, last_step}.
     """
     laid = grid(report)
-    judged, lines = run_lines(runs)
+    judged, lines = run_lines(runs) if runs else _stated_lines(report)
     unit = next((c.unit for c in _columns([report, *runs]) if c.name == judged), "1")
     charts = [drawn for c in _overlaid(runs, judged, unit) if (drawn := svg.chart(c))]
+    names, settings = _stated_settings(report)
+    if runs:
+        names, settings = run_names(runs), setting_differences(runs)
+    paired = [_pair_texts(pair) for pair in pairs] or _stated_pairs(report)
+    stated = report.get("paired") or [{}]
     return rendering.render(
         "compare.html",
         report=report, table=laid, bars=rendering.bars(laid), judged=judged,
-        lines=[_line_texts(line, unit) for line in lines], names=run_names(runs),
-        settings=setting_differences(runs), charts=charts,
-        pairs=[_pair_texts(pair) for pair in pairs], against=pairs[0].against if pairs else "",
+        lines=[_line_texts(line, unit) for line in lines], names=names, settings=settings,
+        charts=charts, pairs=paired,
+        against=pairs[0].against if pairs else str(stated[0].get("against") or "the first"),
         efficiency=efficiency(report.get("policies") or [], report.get("efficiency_quotes") or []),
     )  # fmt: skip
+
+
+# ---------------------------------------------------------------- what the report states itself
+
+
+def _stated_lines(report: Json) -> tuple[str, list[RunLine]]:
+    out, judged = [], str(report.get("goal") or "loss")
+    for policy in report.get("policies") or []:
+        found = policy.get("training") or {}
+        if found:
+            best, last = numbers.finite(found.get("best")), numbers.finite(found.get("last"))
+            steps = numbers.finite(found.get("last_step"))
+            best_step = numbers.finite(found.get("best_step"))
+            out.append(RunLine(str(policy.get("name")), best, best_step, last, steps, None))
+    return judged, out
+
+
+def _stated_settings(report: Json) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    found = report.get("differences") or {}
+    names = list(dict.fromkeys(str(n) for values in found.values() for n in values))
+    return names, [
+        (str(key), [numbers.plain(values.get(n)) for n in names]) for key, values in found.items()
+    ]
+
+
+def _stated_pairs(report: Json) -> list[list[str]]:
+    units = {c.name: (c.unit, c.better) for c in _columns([report])}
+    out = []
+    for pair in report.get("paired") or []:
+        metric = str(pair.get("goal"))
+        unit, better = units.get(metric, ("1", "lower"))
+        value, low, high = (numbers.finite(pair.get(k)) for k in ("difference", "low", "high"))
+        said = verdict_of(low, high, better) if low is not None and high is not None else ""
+        sign = "+" if value is not None and value > 0 else ""
+        entry = {"value": value, "low": low, "high": high, "unit": unit}
+        cases = numbers.count(pair.get("cases"))
+        out.append([str(pair.get("name")), metric, sign + numbers.estimate(entry), cases, said])
+    return out
 
 
 def _columns(reports: Sequence[Json]) -> list[Column]:

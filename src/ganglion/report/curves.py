@@ -55,7 +55,7 @@ def charts(report: Json) -> list[Chart]:
     best = numbers.finite(report.get("best_step"))
     marks = {} if best is None else {"best": best}
     skips = skipped_steps(train)
-    units = {str(m["name"]): str(m.get("unit") or "1") for m in report.get("metrics") or []}
+    units = {str(m["name"]): numbers.unit_of(m) for m in report.get("metrics") or []}
     out = []
     for name in _order(names(train), names(validation), report.get("goal")):
         lines = [

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ganglion.report import curves as columns
+from ganglion.report.svg import Chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,21 +26,29 @@ STYLE: dict[str, Any] = {
     "axes.grid": True, "grid.color": "#e2e0d8", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "axes.edgecolor": "#5d6770", "axes.labelcolor": "#1d2327", "xtick.color": "#5d6770",
     "ytick.color": "#5d6770", "lines.linewidth": 1.5, "legend.frameon": False,
-    "figure.facecolor": "white", "savefig.facecolor": "white",
+    "figure.facecolor": "white", "savefig.facecolor": "white", "legend.fontsize": 8,
+    "figure.constrained_layout.w_pad": 0.08, "figure.constrained_layout.h_pad": 0.06,
 }  # fmt: skip
+
+
+def style() -> AbstractContextManager[Any]:
+    """Return a context in which matplotlib draws in the common style and palette."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    chosen: Any = {**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}
+    return mpl.rc_context(chosen)
 
 
 def figure(width_in: float = 7.0, height_in: float = 4.0, rows: int = 1, columns: int = 1) -> Any:
     """Return (figure, axes (rows, columns)) in the common style, without pyplot.
 
-    The caller draws on the axes with colours of PALETTE (the default cycle) and hands the figure
-    to `png`.
+    The caller draws on the axes (the default colours are PALETTE; what it adds later, such as
+    legends, has the style too inside `with style():`) and hands the figure to `png`.
     """
-    import matplotlib as mpl
-    from cycler import cycler
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
+    with style():
         made = Figure(figsize=(width_in, height_in), layout="constrained")
         axes = made.subplots(rows, columns, squeeze=False)
     return made, axes
@@ -60,25 +70,28 @@ def curves_png(curves: Mapping[str, Sequence[Json]], goal: str | None = None) ->
     curves is the report's form: {"train": rows, "validation": rows}, each row with its step.
     """
     charts = [c for c in columns.charts({"curves": curves, "goal": goal}) if c.lines][:4]
-    made, axes = figure(9.0, 3.2 * max(1, math.ceil(len(charts) / 2)), math.ceil(len(charts) / 2)
-                        or 1, min(2, len(charts)) or 1)  # fmt: skip
+    rows = math.ceil(len(charts) / 2) or 1
+    made, axes = figure(9.0, 3.2 * rows, rows, min(2, len(charts)) or 1)
     cells = list(axes.flat)
-    for cell, spec in zip(cells, charts, strict=False):
-        factor = 100 if spec.unit == "%" else 1
-        shown = [y for line in spec.lines for _, y in line.points if math.isfinite(y)]
-        for k, line in enumerate(spec.lines):
-            points = [(x, factor * y) for x, y in line.points]
-            colour = PALETTE[0] if line.label == "training" else PALETTE[1]
-            cell.plot(*zip(*points, strict=True), label=line.label, color=colour, zorder=2 + k)
-        if spec.scale != "linear" and shown and min(shown) > 0 and max(shown) > 20 * min(shown):
-            cell.set_yscale("log")
-        for x in spec.skips:
-            cell.axvline(x, color="#b3362b", linewidth=0.6, linestyle=":")
-        cell.set_title(spec.title)
-        cell.set_xlabel("step")
-        cell.legend()
-    for cell in cells[len(charts) :]:
-        cell.set_axis_off()
-    if not charts:
-        cells[0].text(0.5, 0.5, "no curves yet", ha="center", transform=cells[0].transAxes)
-    return png(made)
+    with style():
+        for cell, spec in zip(cells, charts, strict=False):
+            _draw(cell, spec)
+        for cell in cells[len(charts) :]:
+            cell.set_axis_off()
+        if not charts:
+            cells[0].text(0.5, 0.5, "no curves yet", ha="center", transform=cells[0].transAxes)
+        return png(made)
+
+
+def _draw(axes: Any, spec: Chart) -> None:
+    for line in spec.lines:
+        colour = PALETTE[0] if line.label == "training" else PALETTE[1]
+        xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
+        axes.plot(xs, ys, label=line.label, color=colour)
+    if spec.logarithmic:
+        axes.set_yscale("log")
+    for x in spec.skips:
+        axes.axvline(x, color="#b3362b", linewidth=0.6, linestyle=":")
+    axes.set_title(spec.title)
+    axes.set_xlabel("step")
+    axes.legend()

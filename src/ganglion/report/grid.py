@@ -101,13 +101,13 @@ def columns_of(report: Json, policies: Sequence[Json]) -> tuple[Column, ...]:
     for spec in report.get("metrics") or []:
         name = str(spec["name"])
         found[name] = Column(
-            name, str(spec.get("unit") or "1"), str(spec.get("better") or ""),
+            name, numbers.unit_of(spec), str(spec.get("better") or ""),
             str(spec.get("help") or ""), name == goal,
         )  # fmt: skip
     for policy in policies:
         for name, entry in (policy.get("metrics") or {}).items():
             if name not in found and isinstance(entry, Mapping):
-                unit, better = str(entry.get("unit") or "1"), str(entry.get("better") or "")
+                unit, better = numbers.unit_of(entry), str(entry.get("better") or "")
                 found[name] = Column(str(name), unit, better, goal=name == goal)
     return tuple(sorted(found.values(), key=lambda c: not c.goal))
 

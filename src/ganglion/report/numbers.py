@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 DASH = "–"
@@ -33,8 +35,13 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def unit_of(entry: Mapping[str, Any]) -> str:
+    """Return the unit to show for a metric or figure: "%" where people read it as a percentage."""
+    return "%" if entry.get("percent") else str(entry.get("unit") or "1")
+
+
 def scaled(value: Any, unit: str) -> float | None:
-    """Return the number to show: a metric of unit "%" is stored as a fraction and shown x 100."""
+    """Return the number to show: unit "%" is a fraction and shown x 100."""
     x = finite(value)
     return x if x is None or unit != "%" else 100 * x
 
@@ -63,7 +70,8 @@ def estimate(entry: Any, *, with_unit: bool = True) -> str:
     """Write {"value", "low", "high", "unit"} as "0.612 % [0.58, 0.64]"; a dash where unknown."""
     if not hasattr(entry, "get"):
         return DASH
-    unit = str(entry.get("unit") or "1") if with_unit or entry.get("unit") == "%" else "1"
+    unit = unit_of(entry)
+    unit = unit if with_unit or unit == "%" else "1"
     digits = digits_for(entry.get("value"), entry.get("low"), entry.get("high"), unit)
     text = number(scaled(entry.get("value"), unit), digits)
     if with_unit and unit != "1" and text != DASH:
@@ -127,6 +135,22 @@ def duration(seconds: Any) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def moment(value: Any) -> str:
+    """Write a time given as ISO text or as seconds since 1970: 2026-01-31 23:59 UTC."""
+    x = finite(value)
+    if x is not None:
+        try:
+            return datetime.fromtimestamp(x, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        except (OverflowError, ValueError, OSError):
+            return DASH
+    try:
+        read = datetime.fromisoformat(str(value))
+    except ValueError:
+        return plain(value)
+    zone = " UTC" if read.utcoffset() == timedelta(0) else ""
+    return read.strftime("%Y-%m-%d %H:%M") + (zone or read.strftime(" %z")).rstrip()
 
 
 def plain(value: Any, limit: int = 160) -> str:

@@ -49,8 +49,7 @@ def write(folder: Path, report: Json, figures: Mapping[str, bytes]) -> Path:
 def render(report: Json, figures: Mapping[str, bytes] | None = None) -> str:
     """Return the report as one self-contained HTML page; missing keys leave their section out.
 
-    A metric whose unit is "%" is stored as a fraction and shown x 100 with the sign; all other
-    units are shown as stored. NaN and None show as a dash.
+    A metric with `percent` is a fraction and shown x 100 with the sign; all others as stored. NaN and None show as a dash.
     """
     table = grid(report)
     pictures = _pictures(report, figures or {})
@@ -70,7 +69,7 @@ def render(report: Json, figures: Mapping[str, bytes] | None = None) -> str:
         gallery=[p for p in pictures if not p.name.startswith("worst")],
         changed=_changed(run), settings=flatten(run.get("settings") or {}),
         card=_card(report.get("data") or {}), provenance=_provenance(run),
-        seeds=_seeds(report), export=report.get("export") or {},
+        seeds=_seeds(report), spread=_spread(report), export=report.get("export") or {},
     )  # fmt: skip
 
 
@@ -171,7 +170,7 @@ def efficiency(policies: Sequence[Json], quotes: Sequence[Json]) -> list[tuple[s
 
     source is "" for what was measured here; quoted figures are claims of others.
     """
-    out = []
+    out: list[tuple[str, ...]] = []
     for policy in policies:
         found = policy.get("efficiency") or {}
         speed = found.get("latency_us") or {}
@@ -184,16 +183,16 @@ def efficiency(policies: Sequence[Json], quotes: Sequence[Json]) -> list[tuple[s
                     numbers.latency(speed.get("p50")), numbers.latency(speed.get("p99")), "",
                 )
             )  # fmt: skip
-    for quote in quotes:
-        out.append(
-            (
-                str(quote.get("name")), _said(quote.get("parameters"), numbers.count, 1.0),
-                numbers.DASH, _said(quote.get("memory_mb"), numbers.size, 1e6),
-                _said(quote.get("latency_ms"), numbers.latency, 1e3), numbers.DASH,
-                str(quote.get("source") or "quoted"),
-            )
-        )  # fmt: skip
-    return out
+    return out + [_quoted(quote) for quote in quotes]
+
+
+def _quoted(quote: Json) -> tuple[str, ...]:
+    return (
+        str(quote.get("name")), _said(quote.get("parameters"), numbers.count, 1.0),
+        numbers.DASH, _said(quote.get("memory_mb"), numbers.size, 1e6),
+        _said(quote.get("latency_ms"), numbers.latency, 1e3), numbers.DASH,
+        str(quote.get("source") or "quoted"),
+    )  # fmt: skip
 
 
 def _said(value: Any, write_as: Any, factor: float) -> str:
@@ -234,11 +233,21 @@ def _seeds(report: Json) -> tuple[list[str], list[list[str]]]:
         cells = []
         for name in metrics:
             entry = found.get(name)
-            raw = dict(entry) if hasattr(entry, "items") else {"value": entry}
-            unit = columns[name].unit if name in columns else raw.get("unit")
+            raw = dict(entry) if isinstance(entry, Mapping) else {"value": entry}
+            unit = columns[name].unit if name in columns else numbers.unit_of(raw)
             cells.append(numbers.estimate({**raw, "unit": unit}))
         out.append([*(numbers.plain(row.get(k)) for k in plain), *cells])
     return [*plain, *metrics], out
+
+
+def _spread(report: Json) -> list[str]:
+    """Return a sentence per metric over the seeds: mean, least and greatest."""
+    out = []
+    for name, found in (report.get("spread") or {}).items():
+        unit = numbers.unit_of(found)
+        mean, least, most = (numbers.quantity(found.get(k), unit) for k in ("mean", "min", "max"))
+        out.append(f"{name}: {mean} on average, from {least} to {most}")
+    return out
 
 
 # ---------------------------------------------------------------- records

@@ -87,7 +87,7 @@ def _difference(
         if many.size:
             low, high = (float(x) for x in np.quantile(many, [0.025, 0.975]))
     cases = int(use.sum())
-    said = _verdict(low, high, metric)
+    said = verdict_of(low, high, metric.better)
     return Difference(other, one, metric.name, metric.unit, value, low, high, cases, said)
 
 
@@ -100,13 +100,14 @@ def _columns(rows: Arrays, metric: Metric) -> tuple[Floats, Floats]:
 
 def _by_group(values: Floats, group: NDArray[np.int64]) -> Floats:
     _, member = np.unique(group, return_inverse=True)
-    sums: Floats = np.bincount(member, weights=values)
+    sums: Floats = np.bincount(member, weights=values).astype(np.float64)
     return sums
 
 
-def _verdict(low: float, high: float, metric: Metric) -> str:
+def verdict_of(low: float, high: float, better: str) -> str:
+    """Say what an interval of differences means; no clear one where it holds 0 or is NaN."""
     if low > 0:
-        return "worse" if metric.better == "lower" else "better"
+        return "worse" if better == "lower" else "better"
     if high < 0:
-        return "better" if metric.better == "lower" else "worse"
+        return "better" if better == "lower" else "worse"
     return "no clear difference"

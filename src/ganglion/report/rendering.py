@@ -22,8 +22,8 @@ def environment() -> Environment:
     )  # fmt: skip
     env.filters.update(
         number=numbers.number, size=numbers.size, count=numbers.count, latency=numbers.latency,
-        duration=numbers.duration, plain=numbers.plain, estimate=numbers.estimate,
-        quantity=numbers.quantity, chart=svg.chart,
+        duration=numbers.duration, plain=numbers.plain, moment=numbers.moment,
+        estimate=numbers.estimate, quantity=numbers.quantity, chart=svg.chart,
     )  # fmt: skip
     env.globals["dash"] = numbers.DASH
     return env

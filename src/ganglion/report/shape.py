@@ -18,10 +18,11 @@ Floats = NDArray[np.float64]
 class Shape:
     """One curve, where lower is better; steps and values (n,), finite and in order.
 
-    head is the median of the first fiftieth, tail of the last tenth; drop = head - tail. late_fall is
-    the share of the drop that came in the last third (1/3 for a straight line, near 0 for a curve
-    that levelled off). swing is the robust standard deviation of the second half around its
-    running median. early is the share of the curve after which 90 % of the drop was reached.
+    head is the median of the first fiftieth, tail of the last tenth; drop = head - tail.
+    late_fall is the share of the drop that came in the last third (1/3 for a straight line, near
+    0 for a curve that levelled off). swing is the robust standard deviation of the second half
+    around its running median. early is the share of the curve after which 90 % of the drop was
+    reached.
     """
 
     steps: Floats

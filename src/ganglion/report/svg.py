@@ -38,8 +38,16 @@ class Chart:
     x_label: str = "step"
     marks: Mapping[str, float] = field(default_factory=dict)  # label -> x of a dashed line
     skips: Sequence[float] = ()  # x of steps that were left out
-    scale: Literal["auto", "linear", "log"] = "auto"
+    scale: Literal["auto", "linear"] = "auto"
     unit: str = "1"
+
+    @property
+    def logarithmic(self) -> bool:
+        """Say whether the y axis is: all values positive, and more than a factor 20 apart."""
+        values = [y for line in self.lines for x, y in line.points if _finite((x, y))]
+        if self.scale == "linear" or not values or min(values) <= 0:
+            return False
+        return max(values) > 20 * min(values)
 
 
 def chart(spec: Chart) -> Markup:
@@ -50,7 +58,7 @@ def chart(spec: Chart) -> Markup:
     xs = [x for x, _ in points] + [x for x in (*spec.marks.values(), *spec.skips) if x == x]
     x_axis = _Axis.over(xs, LEFT, WIDTH - RIGHT, log=False)
     ys = [y for _, y in points]
-    log = spec.scale == "log" or (spec.scale == "auto" and _wants_log(ys))
+    log = spec.logarithmic
     y_axis = _Axis.over(ys, HEIGHT - BOTTOM, TOP, log=log, room=0.05)
     body = [*_frame(x_axis, y_axis, spec)]
     for line in spec.lines:
@@ -165,10 +173,6 @@ class _Axis:
         return [k * step for k in range(first_tick, last_tick + 1)]
 
 
-def _wants_log(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) > 20 * min(values)
-
-
 def _finite(point: Point) -> bool:
     return math.isfinite(point[0]) and math.isfinite(point[1])
 
@@ -185,12 +189,13 @@ def _frame(x_axis: _Axis, y_axis: _Axis, spec: Chart) -> list[Markup]:
             ).format(LEFT, WIDTH - RIGHT, LEFT - 6, numbers.number(shown), y=y, ty=y + 3.5)
         )
     for tick in x_axis.ticks(4):
-        out.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
-                x if (x := x_axis.at(tick)) < WIDTH - 40 else x + 6,
-                HEIGHT - BOTTOM + 15, "middle" if x < WIDTH - 40 else "end", numbers.number(tick),
-            )
-        )  # fmt: skip
+        x, inside = (
+            x_axis.at(tick),
+            x_axis.at(tick) < WIDTH - 40,
+        )  # the last label ends in the frame
+        text = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{}</text>')
+        shown_at = (x, "middle") if inside else (x + 6, "end")
+        out += [text.format(shown_at[0], HEIGHT - BOTTOM + 15, shown_at[1], numbers.number(tick))]
     out.append(
         Markup('<line class="axis" x1="{}" y1="{y}" x2="{}" y2="{y}"/>').format(
             LEFT, WIDTH - RIGHT, y=HEIGHT - BOTTOM

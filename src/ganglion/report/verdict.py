@@ -63,7 +63,8 @@ def best_baseline(report: Json, goal: Column) -> Json | None:
     if not rivals:
         return None
     sign = -1.0 if goal.better == "higher" else 1.0
-    return min(rivals, key=lambda pair: sign * pair[0])[1]
+    found: Json = min(rivals, key=lambda pair: sign * pair[0])[1]
+    return found
 
 
 def goal_column(report: Json) -> Column | None:

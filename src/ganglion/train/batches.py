@@ -17,11 +17,15 @@ Batch = dict[str, Tensor]
 
 
 class Batches(Protocol):
-    """`batch(step, micro)` is a pure function of its arguments."""
+    """`batch(step, micro)` is a pure function of its arguments.
+
+    `share(step, micro)` is the share of this rank's rows of the step that part `micro` holds.
+    """
 
     rows: int | None
 
     def batch(self, step: int, micro: int) -> Batch: ...
+    def share(self, step: int, micro: int) -> float: ...
 
 
 class Resident:
@@ -52,6 +56,17 @@ class Resident:
             rows = rows[micro * self._ranks.world + self._ranks.rank :: parts]
         return {name: column.index_select(0, rows) for name, column in self._data.items()}
 
+    def share(self, step: int, micro: int) -> float:
+        """Return 1 / accumulate, but for the last step of an epoch, which may be short."""
+        begin = step % -(-self._count // self._per_step) * self._per_step
+        count = min(self._per_step, self._count - begin)
+        parts = self._cfg.accumulate * self._ranks.world
+        sizes = [
+            len(range(m * self._ranks.world + self._ranks.rank, count, parts))
+            for m in range(self._cfg.accumulate)
+        ]
+        return sizes[micro] / max(1, sum(sizes))
+
 
 class Fresh:
     """New rows at each step from the stream (seed, "fresh", step)."""
@@ -73,6 +88,10 @@ class Fresh:
         """Draw one batch."""
         key = seeds.key(self._seed, "fresh", step, micro, self._ranks.rank)
         return self._draw(self._generator.manual_seed(key >> 1), self._cfg.batch_size)
+
+    def share(self, step: int, micro: int) -> float:
+        """Return 1 / accumulate: all parts are equal."""
+        return 1 / self._cfg.accumulate
 
 
 def to_device(data: Arrays, device: str) -> Batch:

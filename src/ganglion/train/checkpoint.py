@@ -8,6 +8,7 @@ checkpoints/latest                            advisory; truth is what verifies o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -61,7 +62,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], about: Mapping[str, 
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     try:
-        part.mkdir()
+        part.mkdir(mode=0o700)
         for name, data in contents.items():
             _write_synced(part / name, data)
         files.sync_folder(part)
@@ -74,22 +75,28 @@ def save(folder: Path, step: int, state: Mapping[str, Any], about: Mapping[str, 
         raise
     passing("checkpoint.renamed")
     files.sync_folder(folder)
-    files.replace_text(folder / "latest", target.name + "\n")
+    with contextlib.suppress(OSError):  # advisory: truth is what verifies
+        files.replace_text(folder / "latest", target.name + "\n")
     passing("checkpoint.pointed")
     return target
 
 
-def prune(folder: Path, best: int | None, keep_every: int | None) -> None:
-    """Remove all but the best, the last two, and the first after every `keep_every` steps."""
-    steps = sorted(listed(folder))
+def prune(folder: Path, step: int, best: int | None, keep_every: int | None) -> None:
+    """Remove all but the best, the last two, and the first after every `keep_every` steps.
+
+    step is the one just saved. Later ones did not verify when the run went on from before them;
+    counted among the last two, they would push out the good ones.
+    """
+    every = listed(folder)
+    steps = [s for s in every if s <= step]
     keep = {*steps[-2:], best}
     if keep_every:
         first: dict[int, int] = {}
-        for step in steps:
-            first.setdefault(step // keep_every, step)
+        for kept in steps:
+            first.setdefault(kept // keep_every, kept)
         keep |= set(first.values())
-    for step in set(steps) - keep:
-        shutil.rmtree(folder / f"step_{step:08d}", ignore_errors=True)
+    for gone in set(every) - keep:
+        shutil.rmtree(folder / f"step_{gone:08d}", ignore_errors=True)
 
 
 def _serialise(state: Mapping[str, Any]) -> dict[str, bytes]:
@@ -101,10 +108,12 @@ def _serialise(state: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _flatten(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        tensors[where] = value
-        return {"$tensor": where}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, torch.Tensor | np.ndarray):
+        while where in tensors:  # {"a/b": x, "a": {"b": y}}
+            where += "'"
+        if isinstance(value, torch.Tensor):
+            tensors[where] = value
+            return {"$tensor": where}
         tensors[where] = torch.from_numpy(np.array(value))
         return {"$array": where}
     if isinstance(value, Mapping):
@@ -168,7 +177,7 @@ def load(path: Path) -> Loaded:
     try:
         tensors = load_tensors(data["state.safetensors"])
         state = _unflatten(json.loads(data["state.json"]), tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     return Loaded(path, manifest["step"], state, manifest["about"])
 
@@ -214,9 +223,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         fine = data == _canonical(manifest) and manifest["digest"] == _sha(_canonical(rest))
         named = _NAME.fullmatch(path.name)
         fine = fine and (named is None or int(named.group(1)) == manifest["step"])
+        fine = fine and {*manifest["files"]} == _FILES and isinstance(manifest["about"], dict)
+        fine = fine and all({"sha256", "bytes"} <= {*e} for e in manifest["files"].values())
     except FileNotFoundError:
         raise CheckpointError(f"{path} has no manifest.json: it was never finished.") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise CheckpointError(f"{file} is damaged: {error}.") from error
     if not fine:
         raise CheckpointError(f"{file} is damaged: its digest differs.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -45,13 +47,25 @@ def capability() -> dict[str, str | int]:
     }
 
 
+@contextmanager
+def naming_memory(step: int) -> Iterator[None]:
+    """Turn a failed allocation inside the block into a TrainingError that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        clear = out_of_memory(error, step, "cuda" if "CUDA" in str(error) else "cpu")
+        if clear is None:
+            raise
+        raise clear from error
+
+
 def out_of_memory(error: BaseException, step: int, device: str) -> TrainingError | None:
     """Return the clear form of a failed allocation; None where `error` is something else."""
     text = str(error)
     failed = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if not failed and not ("alloc" in text and "memory" in text):
         return None
-    asked = re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]iB)", text)
+    asked = re.search(r"allocate ([\d.]+) ?(bytes|[KMGTPE]iB)", text)
     wanted = f"{asked.group(1)} {asked.group(2)}" if asked else "an unknown amount"
     if asked and asked.group(2) == "bytes":
         wanted = f"{int(asked.group(1)) / 2**20:.0f} MiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,11 +88,9 @@ class RunJournal:
         line = {"kind": "validation", "step": step, **metrics, "new_best": new_best}
         self._metrics.append(line)
         self._timing.append({"kind": "validation", "step": step, "seconds": seconds})
-        self._scalars("validation", step, metrics)
+        self._scalars("validation", step, metrics, flush=True)
         shown = {**{f"train_{k}": v for k, v in self._last.items() if k == "loss"}, **metrics}
         self._console.judged(step, self._plan.total, shown, new_best)
-        if self._board is not None:
-            self._board.flush()
 
     def due(self, step: int) -> bool:
         """Say whether a checkpoint is due by time or by steps."""
@@ -120,7 +119,7 @@ class RunJournal:
                 break
             self._pause(need)
         self._saved_at, self._saved_step = time.monotonic(), learner.step
-        checkpoint.prune(self._folder, progress.best_step, self._cfg.keep_every)
+        checkpoint.prune(self._folder, learner.step, progress.best_step, self._cfg.keep_every)
 
     # ------------------------------------------------------------ saving
 
@@ -133,7 +132,7 @@ class RunJournal:
     ) -> int | None:
         """Return None once saved, or the bytes that there was no room for."""
         try:
-            if not self._metrics.flush():
+            if not self._metrics.flush(durably=True):
                 return 1 << 20
             checkpoint.save(self._folder, step, state, about)
         except OSError as error:
@@ -178,14 +177,16 @@ class RunJournal:
                     f"Cannot write into {self._run.folder}: {error.strerror}."
                 ) from error
 
-    def _scalars(self, kind: str, step: int, metrics: Metrics) -> None:
+    def _scalars(self, kind: str, step: int, metrics: Metrics, flush: bool = False) -> None:
         if self._board is None:
             return
         try:
             for name, value in metrics.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
+            if flush:
+                self._board.flush()
         except OSError as error:
-            self._console.say(f"TensorBoard events stop here: {error.strerror}.")
+            self._console.say(f"TensorBoard events stop here: {error.strerror or error}.")
             self._board = None
 
     def resume(self, progress: Progress) -> None:
@@ -197,7 +198,8 @@ class RunJournal:
         self._metrics.flush()
         self._timing.flush()
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
 
 
 def _size(state: Mapping[str, Any]) -> int:

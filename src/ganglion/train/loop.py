@@ -12,7 +12,7 @@ import numpy as np
 from ganglion.core.contracts import Arrays, Learner, Metric, Metrics, Policy
 from ganglion.core.errors import Preempted
 from ganglion.core.metrics import better
-from ganglion.train.device import out_of_memory
+from ganglion.train.device import naming_memory
 from ganglion.train.settings import TrainSettings
 
 
@@ -68,20 +68,16 @@ def fit(
     total, every = cfg.total_steps(rows), cfg.evaluation_steps(rows)
     while learner.step < total and not progress.finished:
         before, began = learner.step, time.perf_counter()
-        try:
+        with naming_memory(before):
             metrics = learner.update()
-        except (RuntimeError, MemoryError) as error:
-            clear = out_of_memory(error, before, "cuda" if "CUDA" in str(error) else "cpu")
-            if clear is None:
-                raise
-            raise clear from error
         progress.updates += 1
         journal.trained(learner.step, metrics, time.perf_counter() - began)
         for note in learner.notes():
             journal.noted(note)
         new_best = False
         if learner.step // every > before // every or learner.step >= total:
-            new_best = _judge(learner, validation, progress, journal)
+            with naming_memory(learner.step):
+                new_best = _judge(learner, validation, progress, journal)
             done = bool(cfg.patience) and progress.stale >= cfg.patience
             progress.finished = done or learner.step >= total
         stop = journal.stopping()

@@ -51,8 +51,8 @@ class Plateau:
         self.scale = 1.0
 
     def observe(self, value: float) -> None:
-        """Take one validation value, lower is better."""
-        if self.best is None or value < self.best:
+        """Take one validation value, lower is better; NaN is never better."""
+        if not math.isnan(value) and (self.best is None or value < self.best):
             self.best, self.stalled = value, 0
             return
         self.stalled += 1

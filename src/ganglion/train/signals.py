@@ -19,10 +19,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.at_once = False
 
     def __call__(self) -> str | None:
         """Return "Stopped by SIGTERM" or the like, or None."""
         return self.reason
+
+    def interrupt(self) -> None:
+        """From now on a signal raises KeyboardInterrupt: nothing is left that must be saved."""
+        self.at_once = True
+        if self.reason is not None:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -37,6 +44,8 @@ def watching() -> Iterator[Stop]:
         if stop.reason is not None:
             os._exit(Preempted.exit_code)
         stop.reason = f"Stopped by {signal.Signals(number).name}"
+        if stop.at_once:
+            raise KeyboardInterrupt
 
     before = {s: signal.signal(s, note) for s in _WATCHED}
     try:

@@ -8,6 +8,7 @@ its start to name the step, the rows and the parameter.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,8 @@ class SupervisedLearner:
         self._plateau = optim.Plateau(optimizer)
         self._rate_scale, self._nonfinite, self._notes = 1.0, 0, list[dict[str, Any]]()
         self._step = 0
-        self._validation: tuple[int, Batch] | None = None
+        self.data_seconds = 0.0  # host time spent on batches, for the diagnosis
+        self._validation: tuple[Arrays, Batch] | None = None
 
     @property
     def step(self) -> int:
@@ -87,13 +89,20 @@ class SupervisedLearner:
         for step in range(first, last):
             self._seed_step(step)
             self._optimizer.zero_grad(set_to_none=True)
+            finite: list[Tensor] = []
             for micro in range(self._cfg.accumulate):
+                share = self._parts.batches.share(step, micro)
+                if share == 0.0:  # the last step of an epoch may be too short for all parts
+                    continue
+                began = time.perf_counter()
                 batch = self._parts.batches.batch(step, micro)
+                self.data_seconds += time.perf_counter() - began
                 with self._autocast():
                     loss, terms = self._loss(self._module, batch, self._draw)
-                (loss / self._cfg.accumulate).backward()
+                (loss * share).backward()
+                finite.append(torch.isfinite(loss.detach()))
                 for name, value in {"loss": loss, **terms}.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach() / self._cfg.accumulate
+                    sums[name] = sums.get(name, 0.0) + value.detach() * share
             grads = [p.grad for p in parameters if p.grad is not None]
             norm = nn.utils.get_total_norm(grads, foreach=True)
             if self._optim.clip_norm:
@@ -101,7 +110,7 @@ class SupervisedLearner:
                     parameters, self._optim.clip_norm, norm, foreach=True
                 )
             sums["grad_norm"] = sums.get("grad_norm", 0.0) + norm
-            bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
+            bad = ~(torch.stack(finite).all() & torch.isfinite(norm))
             flags.append(bad)
             self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # fused: skips
             for group in self._optimizer.param_groups:
@@ -211,11 +220,14 @@ class SupervisedLearner:
         checked = 0
         before = [b.clone() for b in self._module.buffers()]
         for micro in range(self._cfg.accumulate):
+            if self._parts.batches.share(step, micro) == 0.0:
+                continue
             batch = self._parts.batches.batch(step, micro)
             parameters |= self._nonfinite_parameters(step, batch)[1]
             size = len(next(iter(batch.values())))
             for row in range(min(size, 4096)):
-                one = {name: column[row : row + 1] for name, column in batch.items()}
+                # twice: one row alone has no batch statistics
+                one = {name: column[[row, row]] for name, column in batch.items()}
                 if not self._nonfinite_parameters(step, one)[0]:
                     rows.append(checked + row)
             checked += size
@@ -250,8 +262,8 @@ class SupervisedLearner:
     @torch.no_grad()
     def loss(self, data: Arrays) -> Metrics:
         """Mean loss over `data` in batches, with the deployed weights and no dropout."""
-        if self._validation is None or self._validation[0] != id(data):
-            self._validation = (id(data), to_device(data, str(self._device)))
+        if self._validation is None or self._validation[0] is not data:
+            self._validation = (data, to_device(data, str(self._device)))
         columns = self._validation[1]
         module = self._deployable().eval()
         self._draw.manual_seed(seeds.key(self._seed, "validation") >> 1)

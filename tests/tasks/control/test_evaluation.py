@@ -83,6 +83,14 @@ def test_a_sequence_is_scored_by_one_call_and_its_closed_loop_beside_it() -> Non
     assert len(spy.asked) == 1 + 15
 
 
+def test_closed_loop_of_sequences_can_be_left_out() -> None:
+    spy = Spy(REST, 15)
+    rows = rows_of(spy, trial_of(REST, closed_loop=False))
+    assert len(spy.asked) == 1
+    assert np.isnan(rows["closed_gap"]).all()
+    assert np.isfinite(rows["gap"]).all()
+
+
 def test_a_shorter_plan_recedes_with_its_time_left_clamped() -> None:
     spy = Spy(REST, 6)
     rows = rows_of(spy, trial_of(REST))

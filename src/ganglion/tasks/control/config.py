@@ -185,6 +185,10 @@ class EvaluationSettings(Settings):
         1.0, "Factor on the plant's uncertain parameter (Van der Pol: mu); the policy does not "
         "know it.", ge=0.0, le=10.0,
     )  # fmt: skip
+    closed_loop: bool = setting(
+        True, "Run sequence policies in closed loop too (closed_*). Off saves N calls of the "
+        "policy, which for a recursive policy on a long horizon is most of the evaluation.",
+    )  # fmt: skip
     cycles: int | None = setting(
         None, "Recursion cycles at evaluation; none: as trained. More for anytime curves.", ge=1,
         le=1024,

@@ -25,26 +25,26 @@ ARRIVED = 0.1  # success: 2-norm of the final error below this
 EXCESS = 1e-6  # violation: a commanded control beyond its bound by more than this
 
 GAP = Metric(
-    "gap", "1", "lower", per="optimal_cost",
+    "gap", "1", "lower", per="optimal_cost", percent=True,
     help="sum of J over all cases / sum of the exact optimum J* of the same cases - 1; one "
     "open-loop call of a sequence policy, the closed loop of a feedback policy",
 )  # fmt: skip
 METRICS = (
     GAP,
-    Metric("success", "1", "higher", help="share of cases with final error below 0.1"),
-    Metric("success_where_possible", "1", "higher",
+    Metric("success", "1", "higher", percent=True, help="share of cases with final error below 0.1"),
+    Metric("success_where_possible", "1", "higher", percent=True,
            help="the same over the cases in which the exact optimum itself succeeds"),
-    Metric("oracle_success", "1", "higher", help="share in which the exact optimum succeeds"),
-    Metric("violations", "1", "lower",
+    Metric("oracle_success", "1", "higher", percent=True, help="share in which the exact optimum succeeds"),
+    Metric("violations", "1", "lower", percent=True,
            help="share of commanded controls beyond their bound by more than 1e-6"),
     Metric("final_error", "mixed", "lower", help="2-norm of the final state error"),
-    Metric("error_against_random", "1", "lower", per="random_error",
+    Metric("error_against_random", "1", "lower", per="random_error", percent=True,
            help="mean final error / that of random controls from the same starts"),
     Metric("energy", "u^2 s", "lower", help="integral of the squared controls"),
-    Metric("case_gap", "1", "lower", help="J / J* - 1 of each case"),
-    Metric("closed_gap", "1", "lower", per="optimal_cost",
+    Metric("case_gap", "1", "lower", percent=True, help="J / J* - 1 of each case"),
+    Metric("closed_gap", "1", "lower", per="optimal_cost", percent=True,
            help="gap when the first control is applied and the policy asked again at each step"),
-    Metric("closed_success", "1", "higher", help="success in closed loop"),
+    Metric("closed_success", "1", "higher", percent=True, help="success in closed loop"),
     Metric("closed_final_error", "mixed", "lower", help="final error in closed loop"),
 )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Trial:
     target: Floats
     noise: Floats
     cycles: int | None = None
+    loops: bool = True  # whether sequence policies run in closed loop too
 
     def open_loop(self, commanded: Floats) -> Run:
         """Apply a whole sequence (B, N, m), clipped by the actuators."""
@@ -125,7 +126,8 @@ def trial(
     """Set up the cases; the noise is drawn first, so that every policy meets the same."""
     state = np.asarray(cases["state"], np.float64)
     noise = rng.standard_normal((plant.num_steps, *state.shape)) * settings.process_noise
-    return Trial(plant, state, np.asarray(cases["target"], np.float64), noise, cycles)
+    target = np.asarray(cases["target"], np.float64)
+    return Trial(plant, state, target, noise, cycles, settings.closed_loop)
 
 
 def actual_plant(model: Plant, settings: EvaluationSettings) -> Plant:
@@ -157,12 +159,16 @@ def score(policy: Policy, trial: Trial, best: Floats, possible: Flags,
         outputs = trial.call(policy, rng, trial.state, plant.horizon_s, {})
         whole = trial.open_loop(np.asarray(outputs["controls"], np.float64))
     consistent = bool(getattr(policy, "consistent", False))
+    closed: Run | None
     if whole is not None and consistent and not trial.noise.any():
         closed = whole
-    else:
+    elif whole is None or consistent or trial.loops:
         closed = trial.closed_loop(policy, rng)
+    else:
+        closed = None
     # An optimum of an unstable plant must not be replayed under noise: it is its closed loop.
-    run = closed if whole is None or consistent else whole
+    run = whole if closed is None or (whole is not None and not consistent) else closed
+    assert run is not None
     success = (run.final_error < ARRIVED).astype(np.float64)
     return {
         "gap": run.cost - best,
@@ -177,11 +183,17 @@ def score(policy: Policy, trial: Trial, best: Floats, possible: Flags,
         "random_error": anything.final_error,
         "energy": (run.controls**2).sum((1, 2)) * plant.dt,
         "case_gap": run.cost / best - 1.0,
-        "closed_gap": closed.cost - best,
-        "closed_cost": closed.cost,
-        "closed_success": (closed.final_error < ARRIVED).astype(np.float64),
-        "closed_final_error": closed.final_error,
+        **_closed_columns(closed, best),
     }
+
+
+def _closed_columns(closed: Run | None, best: Floats) -> dict[str, Array]:
+    names = ("closed_gap", "closed_cost", "closed_success", "closed_final_error")
+    if closed is None:
+        return {name: np.full(len(best), np.nan) for name in names}
+    success = (closed.final_error < ARRIVED).astype(np.float64)
+    columns = (closed.cost - best, closed.cost, success, closed.final_error)
+    return dict(zip(names, columns, strict=True))
 
 
 def anytime(policy: Policy, trial: Trial, best: Floats, most: int) -> dict[str, Array]:

@@ -30,15 +30,11 @@ def make(
         steps = 1
     batches: Batches
     if data is None:
-        starts = losses.FreshStarts(
-            task.plant, _full_share(cfg.loss), cfg.problem.start_scale
-        )
+        starts = losses.FreshStarts(task.plant, _full_share(cfg.loss), cfg.problem.start_scale)
         batches = Fresh(starts, cfg.train, seed, device, ranks)
     else:
         batches = Resident(data, cfg.train, seed, device, ranks)
-    parts = Supervised(
-        module, _loss(task), batches, references.signature(task.plant, steps, more)
-    )
+    parts = Supervised(module, _loss(task), batches, references.signature(task.plant, steps, more))
     return SupervisedLearner(parts, cfg.train, cfg.optim, seed, device)
 
 

@@ -65,8 +65,9 @@ def condense(
         mask.append(acts)
         waiting = np.zeros((skipped, n, 2 * n))
         errors.append(np.concatenate([waiting, free[1:]]).reshape(steps * n, 2 * n))
-    tables = [np.stack(table) for table in (linear, constant, mask)]
-    return Quadratic(hessian, *tables, flat[1:].reshape(steps * n, -1), np.stack(errors))
+    response = flat[1:].reshape(steps * n, -1)
+    linear_k, constant_k, mask_k, free_k = map(np.stack, (linear, constant, mask, errors))
+    return Quadratic(hessian, linear_k, constant_k, mask_k, response, free_k)
 
 
 def inverse_factor(hessian: Matrix, damping: float) -> Matrix:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganglion.tasks.control.closed_loop import closed_loop_cost
 from ganglion.tasks.control.feedback import Feedback
-from ganglion.tasks.control.plant import Plant
+from ganglion.tasks.control.plant import Floats, Plant
 from ganglion.tasks.control.refinement import RefiningController
 
 Batch = dict[str, Tensor]
@@ -71,28 +72,12 @@ class DynamicsCost:
             means = module.costs(*inputs, module.cycles)[1:].mean(1)
             loss = (_cycle_weights(means, self.discount) * means).sum()
             return loss, {"cost": means[-1].detach()}
-        loss = self._closed_loop(module, batch) if isinstance(module, Feedback) else (
-            self._open_loop(module, batch)
-        )  # fmt: skip
+        if isinstance(module, Feedback):
+            steps = steps_left(self.plant, batch["time_left_s"])
+            loss = closed_loop_cost(module, self.plant, (batch["state"], batch["target"], steps))
+        else:
+            loss = self._open_loop(module, batch)
         return loss, {"cost": loss.detach()}
-
-    def _closed_loop(self, module: Feedback, batch: Batch) -> Tensor:
-        plant, x, target = self.plant, batch["state"], batch["target"]
-        wait = plant.num_steps - steps_left(plant, batch["time_left_s"])
-        waits = bool((wait > 0).any())
-        states, controls = [x], []
-        for t in range(plant.num_steps):
-            left = torch.full_like(batch["time_left_s"], (plant.num_steps - t) * plant.dt)
-            u = module.control(x, target, left)
-            moved = plant.step(x, u)
-            if waits:
-                acts = wait <= t
-                u, moved = u * acts, torch.where(acts, moved, x)
-            x = moved
-            states.append(x)
-            controls.append(u)
-        cost: Tensor = plant.cost(torch.stack(states, 1), torch.stack(controls, 1), target)
-        return cost.mean()
 
     def _open_loop(self, module: nn.Module, batch: Batch) -> Tensor:
         plant, x, target = self.plant, batch["state"], batch["target"]
@@ -166,7 +151,9 @@ class Imitation:
     def _off_track(self, u: Tensor, wanted: Tensor, state: Tensor, acts: Tensor) -> Tensor:
         both = torch.cat([u, wanted]), torch.cat([state, state])
         ours, theirs = self.plant.rollout(both[1], both[0])[:, 1:].chunk(2)
-        gap = self.plant.error(ours, theirs) / _row(np.asarray(self.plant.start_box), state) * acts
+        gap: Tensor = (
+            self.plant.error(ours, theirs) / _row(np.asarray(self.plant.start_box), state) * acts
+        )
         return (gap**2).sum() / (acts.sum() * self.plant.n)
 
     def _pairs(self, module: Feedback, batch: Batch) -> Terms:
@@ -199,5 +186,5 @@ def _cycle_weights(values: Tensor, discount: float) -> Tensor:
     return weights / weights.sum()
 
 
-def _row(values: np.ndarray, like: Tensor) -> Tensor:
+def _row(values: Floats, like: Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=like.dtype, device=like.device)

@@ -44,11 +44,6 @@ class PreconditionedController(RefiningController):
         self._start_as_admm(latent_dim, damping)
 
     @staticmethod
-    def smallest(plant: Plant) -> int:
-        """Narrowest latent: it holds the plan."""
-        return plant.num_steps * plant.m
-
-    @staticmethod
     def parameter_count(plant: Plant, latent_dim: int) -> int:
         """Trained numbers of a controller of that width."""
         size = plant.num_steps * plant.m
@@ -81,5 +76,3 @@ class PreconditionedController(RefiningController):
             first[:, 2 * d : 2 * d + m] -= eye
             first[:, 2 * d + m :] += eye - shrink
             self.encode.weight[:m] = -eye
-
-

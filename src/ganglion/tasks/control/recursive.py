@@ -52,11 +52,6 @@ class RecursiveController(RefiningController):
             nn.init.zeros_(layer.bias)
 
     @staticmethod
-    def smallest(plant: Plant) -> int:
-        """Narrowest latent worth building."""
-        return 8
-
-    @staticmethod
     def parameter_count(plant: Plant, latent_dim: int) -> int:
         """Trained numbers of a controller of that width, whatever its levels."""
         d, size = latent_dim, plant.num_steps * plant.m

@@ -42,16 +42,16 @@ class RefiningController(nn.Module):
         context is the latent that `begin` gave.
         """
 
-    def forward(
-        self, state: Tensor, target: Tensor, time_left_s: Tensor, cycles: Tensor
-    ) -> Tensor:
-        """state, target (B, n), time_left_s (B, 1) in s, cycles (1,) int64 -> controls
-        (B, N, m)."""
+    def forward(self, state: Tensor, target: Tensor, time_left_s: Tensor, cycles: Tensor) -> Tensor:
+        """Return controls (B, N, m) after `cycles` refinements.
+
+        state, target (B, n), time_left_s (B, 1) in s, cycles (1,) or () int64. The exported graph
+        has one Loop; here a Python loop does the same without tracing.
+        """
         steps, problem, start, v = self._start(state, target, time_left_s)
         if not torch.compiler.is_exporting():
-            for v in self._refine(start, v, problem, int(cycles)):  # noqa: B007
-                pass
-            return self.simulation.controls(v, steps)
+            plans = [v, *self._refine(start, v, problem, int(cycles))]
+            return self.simulation.controls(plans[-1], steps)
 
         limit = cycles.reshape(())
 

@@ -110,4 +110,4 @@ def minimum_energy(a: Floats, b: Floats, x0: Floats, target: Floats, steps: int)
     gramian = np.einsum("tij,tkj->ik", columns, columns)
     gap = target - x0 @ np.linalg.matrix_power(a, steps).T
     weights = np.linalg.solve(gramian, gap.T).T  # (B, n)
-    return np.einsum("tij,bi->btj", columns, weights)
+    return np.asarray(np.einsum("tij,bi->btj", columns, weights))

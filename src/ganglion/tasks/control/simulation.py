@@ -89,7 +89,8 @@ class Simulation(nn.Module):
 
     def precondition(self, x: Tensor, mask: Tensor) -> Tensor:
         """(H + damping I)^-1 x on the entries that act; x (B, M) is 0 on the others."""
-        return ((x @ self.factor) * mask) @ self.factor_transposed
+        spread: Tensor = ((x @ self.factor) * mask) @ self.factor_transposed
+        return spread
 
     def _preconditioner(self, hessian: Matrix) -> Matrix:
         factor = inverse_factor(hessian, self.damping)
@@ -153,7 +154,8 @@ class LinearSimulation(Simulation):
         bent = delta @ self.hessian
         curvature = (bent * delta).sum(-1, keepdim=True)
         fall = ((bent + self.damping * delta) * p).sum(-1, keepdim=True)  # g . delta
-        return (-fall / (curvature + 1e-9)).clamp(0.0, 1.0)
+        # a floor and not a summand: the exporter's optimiser drops summands below 1e-8
+        return (-fall / curvature.clamp(min=1e-9)).clamp(0.0, 1.0)
 
     def costs(self, plans: Sequence[Tensor], problem: Problem) -> Tensor:
         v = torch.stack(list(plans))
@@ -229,7 +231,7 @@ class RolloutSimulation(Simulation):
 
     def _acts(self, problem: Problem) -> Tensor:
         """Which steps act, (N, B, 1)."""
-        steps = problem.mask.unflatten(-1, (self.num_steps, self.m))
+        steps: Tensor = problem.mask.unflatten(-1, (self.num_steps, self.m))
         return steps[:, :, :1].transpose(0, 1)
 
     def _rollout(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -245,10 +247,11 @@ class RolloutSimulation(Simulation):
     def _cost(self, v: Tensor, problem: Problem) -> Tensor:
         """Cost (..., B) of plans v (..., B, M), without what waiting at the start would cost."""
         states, u = self._rollout(v, problem)
-        e = self.plant.error(states, problem.target.unsqueeze(1))
+        e: Tensor = self.plant.error(states, problem.target.unsqueeze(1))
         stage = (e[..., :-1, :] ** 2 * self.q).sum(-1) + (u**2 * self.r).sum(-1)
         acting = stage * self._acts(problem).squeeze(-1).T
-        return acting.sum(-1) + (e[..., -1, :] ** 2 * self.qf).sum(-1)
+        end: Tensor = (e[..., -1, :] ** 2 * self.qf).sum(-1)
+        return acting.sum(-1) + end
 
     def _adjoint(self, states: Tensor, errors: Tensor, u: Tensor) -> Tensor:
         """dJ/du (B, N, m): l_t = 2 Q e_t + A_t' l_{t+1}, dJ/du_t = 2 R u_t + B_t' l_{t+1}.
@@ -263,7 +266,8 @@ class RolloutSimulation(Simulation):
             pulled = (turns[:, t] @ costate.unsqueeze(-1)).squeeze(-1)  # (B, n + m)
             slopes.append(pulled[:, self.n :])
             costate = 2.0 * self.q * errors[:, t] + pulled[:, : self.n]
-        return 2.0 * self.r * u + torch.stack(slopes[::-1], 1)
+        slope: Tensor = 2.0 * self.r * u + torch.stack(slopes[::-1], 1)
+        return slope
 
     def _jacobians(self, x: Tensor, u: Tensor) -> Tensor:
         """Transposed [A_t B_t] of the step, (B, N, n + m, n): row d is along direction d."""

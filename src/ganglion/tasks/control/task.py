@@ -91,10 +91,9 @@ class Control:
         }
 
     def learner(self, data: Arrays | None, device: str, seed: int, ranks: Ranks) -> Learner:
-        from ganglion.tasks.control import learning  # torch begins here
+        from ganglion.tasks.control.learning import make  # torch begins here
 
-        made: Learner = learning.make(self, data, device, seed, ranks)
-        return made
+        return make(self, data, device, seed, ranks)
 
     def references(self) -> Mapping[str, Policy]:
         """Return oracle, lqr, lqr_steady, zero, random, and for linear plants admm_5/10/20."""
