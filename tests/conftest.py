@@ -1,8 +1,15 @@
-"""Tests run on one thread, as training does by default."""
+"""What all tests share: no folder of the person who runs them, and children that start fast."""
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
+
+# Children of the fault tests fork from one process that has imported torch already.
+multiprocessing.set_forkserver_preload(
+    ["ganglion.pipeline", "ganglion.session", "ganglion.console", "ganglion.tasks.control.learning"]
+)
 
 
 @pytest.fixture(autouse=True)

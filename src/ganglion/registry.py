@@ -43,11 +43,11 @@ def resolve(
 ) -> TaskSettings:
     """Resolve the settings of a task: defaults < preset < `layers` (nested, lowest first)."""
     cls = settings(name)
-    chosen = core_settings.merge(cls, layers)
+    core_settings.merge(cls, layers)  # unknown names are named before anything else
     preset = preset or "standard"
     if preset not in cls.presets:
         raise SettingsError(unknown("preset", preset, cls.presets))
-    return core_settings.resolve(cls, [cls.preset(preset, chosen), *layers])
+    return core_settings.resolve(cls, [cls.preset(preset, core_settings.said(cls, layers)), *layers])
 
 
 def make(name: str, cfg: TaskSettings) -> Task:

@@ -28,6 +28,7 @@ import orjson
 
 from ganglion.core import files
 from ganglion.core.errors import DataError, OutputError, RunError, nearest
+from ganglion.core.failpoints import passing
 
 State = Literal[
     "queued", "running", "pausing", "paused", "stopping", "succeeded", "failed", "cancelled",
@@ -121,6 +122,7 @@ class Run:
             old.pop(gone, None)
         status = {**old, "state": state, "updated": time.time(), **details}
         files.replace_text(path, json.dumps(files.finite(status), indent=1) + "\n")
+        passing("status.replaced")
 
     # ------------------------------------------------------------ one writer
 
@@ -226,6 +228,7 @@ class Lines:
                 return False
             raise OutputError(f"Cannot write {self._path}: {error.strerror}.") from error
         self._written, self._waiting = self.offset, b""
+        passing("lines.written")
         return True
 
 

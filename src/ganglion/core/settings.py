@@ -179,6 +179,15 @@ def combine(overrides: Sequence[Raw]) -> dict[str, Any]:
     return out
 
 
+def said(cls: type[Settings], layers: Sequence[Raw]) -> dict[str, Any]:
+    """Return what the layers say together; a bare kind of a variant becomes {"kind": kind}."""
+    out = combine(layers)
+    for name, field in cls.model_fields.items():
+        if isinstance(out.get(name), str) and _variants(field.annotation):
+            out[name] = {"kind": out[name]}
+    return out
+
+
 def _deep_update(out: dict[str, Any], new: Raw) -> None:
     for name, value in new.items():
         old = out.get(name)

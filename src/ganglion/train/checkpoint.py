@@ -97,6 +97,7 @@ def prune(folder: Path, step: int, best: int | None, keep_every: int | None) -> 
         keep |= set(first.values())
     for gone in set(every) - keep:
         shutil.rmtree(folder / f"step_{gone:08d}", ignore_errors=True)
+        passing("checkpoint.pruned")
 
 
 def _serialise(state: Mapping[str, Any]) -> dict[str, bytes]:
@@ -269,7 +270,8 @@ def _leaves(value: Any, where: str) -> Iterator[tuple[str, bytes]]:
         for i, v in enumerate(value):
             yield from _leaves(v, f"{where}/{i}")
     elif isinstance(value, torch.Tensor | np.ndarray):
-        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        held = torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+        tensor = held.detach().cpu().contiguous()
         yield where, f"{tensor.dtype}{tuple(tensor.shape)}".encode()
         yield where, tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
     else:

@@ -173,8 +173,8 @@ class TaskSettings(Settings):
     export: ExportSettings = ExportSettings()
 
     @classmethod
-    def preset(cls, name: str, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the layer of preset `name`, given what file and command line say (nested)."""
+    def preset(cls, name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the layer of preset `name`; `said` is what file and command line say (nested)."""
         return {}
 
     def world(self) -> dict[str, Any]:

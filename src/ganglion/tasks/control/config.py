@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -251,38 +252,72 @@ class Config(TaskSettings):
         return {**super().world(), "labels": self.labels}
 
     @classmethod
-    def preset(cls, name: str, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the layer of preset `name`; the default model follows from the problem."""
+    def preset(cls, name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the layer of preset `name`; model and recipe follow from the problem."""
         if name in _GUIDE:
             return _guide(*_GUIDE[name])
-        problem = chosen["problem"]
-        if problem["kind"] == "vanderpol":
-            if chosen["model"]["kind"] == "trc":  # `preconditioned` is for linear plants
-                model = {"kind": "trc", "form": "single", "size": "small"}
-                return _merged({**_VANDERPOL, "model": model}, _VANDERPOL_STEPS[name])
-            return _merged(_VANDERPOL, _VANDERPOL_STEPS[name])
-        if problem.get("target") == "moving":
-            return _merged(_MOVING, _MOVING_STEPS[name])
-        return _merged(_REST, _REST_STEPS[name])
+        problem, model = said.get("problem", {}), said.get("model", {})
+        nonlinear = problem.get("kind", "double_integrator") != "double_integrator"
+        moving = not nonlinear and problem.get("target") == "moving"
+        kind = model.get("kind", "trc" if moving else "feedback")
+        linear = {"form": "preconditioned", "size": "tiny"}
+        shape = {"form": "single", "size": "small"} if nonlinear else linear
+        if kind == "feedback":
+            return _layer(_VANDERPOL if nonlinear else _FEEDBACK, name)
+        layer = _layer(_TRC if kind == "trc" else _MLP, name)
+        return {**layer, "model": {"kind": kind, **(shape if kind == "trc" else {})}}
 
 
 _GUIDE = {"guide20": (20, 20), "guide": (100, 20), "guide200": (200, 30)}  # epochs, patience
 
-_REST: dict[str, Any] = {"model": {"kind": "feedback"}, "train": {"batch_size": 256}}
-_REST_STEPS = {"quick": 1_500, "standard": 4_000, "max": 20_000}
-_MOVING: dict[str, Any] = {
-    "model": {"kind": "trc", "form": "preconditioned", "size": "tiny"},
-    "train": {"batch_size": 512},
-}
-_MOVING_STEPS = {"quick": 2_000, "standard": 5_000, "max": 30_000}
-_VANDERPOL: dict[str, Any] = {
-    "model": {"kind": "feedback", "hidden": [64, 64]}, "train": {"batch_size": 256},
-}  # fmt: skip
-_VANDERPOL_STEPS = {"quick": 400, "standard": 1_500, "max": 8_000}
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Settings that were measured to work, and the steps of each preset (benchmarks/RESULTS.md)."""
+
+    steps: Mapping[str, int]
+    settings: Mapping[str, Any]
 
 
-def _merged(layer: dict[str, Any], steps: int) -> dict[str, Any]:
-    return {**layer, "train": {**layer["train"], "steps": steps}}
+_FEEDBACK = _Recipe(
+    {"quick": 3_000, "standard": 5_000, "max": 20_000},
+    {
+        "model": {"kind": "feedback"},
+        "loss": {"kind": "cost", "full_horizon_share": 1.0},
+        "train": {"batch_size": 128, "ema": 0.99},
+        "optim": {"lr": 1e-2, "betas": [0.9, 0.99], "warmup_steps": 100},
+    },
+)
+_VANDERPOL = _Recipe(
+    {"quick": 700, "standard": 1_300, "max": 6_000},
+    {
+        "model": {"kind": "feedback", "hidden": [64, 64]},
+        "loss": {"kind": "cost", "full_horizon_share": 1.0},
+        "train": {"batch_size": 64, "ema": 0.98},
+        "optim": {"lr": 2e-2, "betas": [0.9, 0.99], "warmup_steps": 50},
+    },
+)
+_TRC = _Recipe(
+    {"quick": 2_500, "standard": 4_000, "max": 20_000},
+    {
+        "loss": {"kind": "cost", "full_horizon_share": 0.5, "discount": 0.7},
+        "train": {"batch_size": 512},
+        "optim": {"lr": 3e-3, "warmup_steps": 100},
+    },
+)
+_MLP = _Recipe(
+    {"quick": 3_000, "standard": 8_000, "max": 30_000},
+    {
+        "loss": {"kind": "cost", "full_horizon_share": 0.5},
+        "train": {"batch_size": 256},
+        "optim": {"lr": 2e-3, "warmup_steps": 100},
+    },
+)
+
+
+def _layer(recipe: _Recipe, preset: str) -> dict[str, Any]:
+    train = {**recipe.settings["train"], "steps": recipe.steps[preset]}
+    return {**recipe.settings, "train": train}
 
 
 def _guide(epochs: int, patience: int) -> dict[str, Any]:

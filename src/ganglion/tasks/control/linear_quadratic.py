@@ -50,7 +50,7 @@ def condense(
         for j in range(t):
             response[t, :, j] = powers[t - 1 - j] @ b * bound
     stage = np.concatenate([np.tile(q, (steps, 1)), q_final[None]])
-    flat = response.reshape(steps + 1, n, steps * m)
+    flat: Matrix = response.reshape(steps + 1, n, steps * m)
     hessian = 2 * np.einsum("tni,tn,tnj->ij", flat, stage, flat)
     hessian += np.diag(np.tile(2 * r * bound**2, steps))
     linear, constant, mask, errors = [], [], [], []
@@ -65,9 +65,9 @@ def condense(
         mask.append(acts)
         waiting = np.zeros((skipped, n, 2 * n))
         errors.append(np.concatenate([waiting, free[1:]]).reshape(steps * n, 2 * n))
-    response = flat[1:].reshape(steps * n, -1)
+    moves = flat[1:].reshape(steps * n, -1)
     linear_k, constant_k, mask_k, free_k = map(np.stack, (linear, constant, mask, errors))
-    return Quadratic(hessian, linear_k, constant_k, mask_k, response, free_k)
+    return Quadratic(hessian, linear_k, constant_k, mask_k, moves, free_k)
 
 
 def inverse_factor(hessian: Matrix, damping: float) -> Matrix:

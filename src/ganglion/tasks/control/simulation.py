@@ -8,12 +8,13 @@ the state waits. Nothing here needs autograd, so all of it exports.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 from ganglion.tasks.control.linear_quadratic import Matrix, condense, inverse_factor
 from ganglion.tasks.control.plant import Plant
@@ -89,8 +90,8 @@ class Simulation(nn.Module):
 
     def precondition(self, x: Tensor, mask: Tensor) -> Tensor:
         """(H + damping I)^-1 x on the entries that act; x (B, M) is 0 on the others."""
-        spread: Tensor = ((x @ self.factor) * mask) @ self.factor_transposed
-        return spread
+        spread: Tensor = (x @ self.factor) * mask
+        return spread @ self.factor_transposed
 
     def _preconditioner(self, hessian: Matrix) -> Matrix:
         factor = inverse_factor(hessian, self.damping)
@@ -238,11 +239,14 @@ class RolloutSimulation(Simulation):
         """States (..., B, N + 1, n) and controls (..., B, N, m) of plans v (..., B, M)."""
         acts = self._acts(problem) > 0
         u = v.unflatten(-1, (self.num_steps, self.m)) * self.bound
-        states = [problem.state.expand(*v.shape[:-1], self.n)]
-        for t in range(self.num_steps):
-            moved = self.plant.step(states[-1], u[..., t, :])
-            states.append(torch.where(acts[t], moved, states[-1]))  # waits until its time comes
-        return torch.stack(states, -2), u
+        start = problem.state.expand(*v.shape[:-1], self.n)
+
+        def advance(t: Tensor, x: Tensor) -> Tensor:
+            moved = self.plant.step(x, u.index_select(-2, t).squeeze(-2))
+            return torch.where(acts.index_select(0, t).squeeze(0), moved, x)  # waits for its time
+
+        states = _scan(advance, start, range(self.num_steps))
+        return torch.cat([start.unsqueeze(-2), states], -2), u
 
     def _cost(self, v: Tensor, problem: Problem) -> Tensor:
         """Cost (..., B) of plans v (..., B, M), without what waiting at the start would cost."""
@@ -260,13 +264,16 @@ class RolloutSimulation(Simulation):
         Entries that do not act come out wrong and are masked by the caller.
         """
         turns = self._jacobians(states[:, :-1], u)
-        costate = 2.0 * self.qf * errors[:, -1]
-        slopes = []
-        for t in range(self.num_steps - 1, -1, -1):
-            pulled = (turns[:, t] @ costate.unsqueeze(-1)).squeeze(-1)  # (B, n + m)
-            slopes.append(pulled[:, self.n :])
-            costate = 2.0 * self.q * errors[:, t] + pulled[:, : self.n]
-        slope: Tensor = 2.0 * self.r * u + torch.stack(slopes[::-1], 1)
+        end, direct = 2.0 * self.qf * errors[:, -1], 2.0 * self.q * errors[:, :-1]
+
+        def retreat(t: Tensor, costate: Tensor) -> Tensor:
+            pulled = turns.index_select(1, t).squeeze(1) @ costate.unsqueeze(-1)
+            return direct.index_select(1, t).squeeze(1) + pulled.squeeze(-1)[:, : self.n]
+
+        before = _scan(retreat, end, range(self.num_steps - 1, 0, -1))
+        costates = torch.cat([before, end.unsqueeze(1)], 1)  # l_1 .. l_N
+        pulled = (turns[:, :, self.n :] @ costates.unsqueeze(-1)).squeeze(-1)
+        slope: Tensor = 2.0 * self.r * u + pulled
         return slope
 
     def _jacobians(self, x: Tensor, u: Tensor) -> Tensor:
@@ -276,6 +283,38 @@ class RolloutSimulation(Simulation):
         up, down = (self.plant.step(end[..., : self.n], end[..., self.n :]) for end in ends)
         turn: Tensor = (up - down) * (0.5 / torch.diagonal(self.nudges)).unsqueeze(-1)
         return turn
+
+
+def _scan(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: range) -> Tensor:
+    """All x_t of x <- step(t, x) over `times`, in order of time, (..., len, n).
+
+    A Python loop, or one Loop in an exported graph, where unrolling would give 100,000 nodes.
+    """
+    stride = times.step
+    index = torch.arange(len(times), device=x.device)
+    if not torch.compiler.is_exporting():
+        clock = torch.tensor(list(times), device=x.device).unbind()
+        seen = []
+        for t in clock:
+            x = step(t.reshape(1), x)
+            seen.append(x)
+        return torch.stack(seen[::stride], -2)
+    first = torch.zeros(*x.shape[:-1], len(times), x.shape[-1], dtype=x.dtype, device=x.device)
+    begin = torch.tensor([times.start], device=x.device)
+    offset, count = min(times.start, times[-1]), len(times)
+
+    def more(i: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+        return i < count
+
+    def body(i: Tensor, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t = begin + stride * i
+        x = step(t, x)
+        here = (index == t - offset).unsqueeze(-1)
+        return i + 1, x, torch.where(here, x.unsqueeze(-2), seen)
+
+    zero = torch.zeros((), dtype=torch.int64, device=x.device)
+    seen_all: Tensor = while_loop(more, body, (zero, x.clone(), first))[2]
+    return seen_all
 
 
 def simulation_of(plant: Plant, damping: float) -> Simulation:
