@@ -57,6 +57,7 @@ lint: $(ENV) ## ruff: rules and formatting
 format: $(ENV) ## put the code into form
 	@$(BIN)/ruff check --fix $(CODE)
 	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/python docs/make_settings.py
 
 coverage: $(ENV) ## the tests with a table of what they reach
 	@$(BIN)/coverage erase

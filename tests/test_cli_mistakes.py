@@ -335,9 +335,7 @@ def test_the_nearest_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "Did you mean 'first-try'" in sentence
 
 
-def test_a_checkpoint_that_is_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _run(tmp_path, '{"task": "control", "settings": {}}', "{}")
     code, sentence = told(capsys, ["resume", folder.name, "--from", "step=7"])
     assert code == 2
@@ -392,7 +390,7 @@ def test_an_error_that_nobody_foresaw(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "find_handler", lambda verb: _raising(error))
+    monkeypatch.setattr(cli, "find_handler", lambda _: _raising(error))
     found, sentence = told(capsys, ["tasks"])
     assert found == code
     assert held in sentence
@@ -400,7 +398,7 @@ def test_an_error_that_nobody_foresaw(
 
 def test_the_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANGLION_DEBUG", "1")
-    monkeypatch.setattr(cli, "find_handler", lambda verb: _raising(ValueError("odd")))
+    monkeypatch.setattr(cli, "find_handler", lambda _: _raising(ValueError("odd")))
     with pytest.raises(ValueError, match="odd"):
         cli.main(["tasks"])
 

@@ -51,7 +51,7 @@ def test_the_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_home_that_cannot_be_written_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
     assert cli.main(["doctor", "--home", str(tmp_path)]) == 1
     assert "fail home: chmod u+rwx" in capsys.readouterr().out
 
@@ -65,13 +65,13 @@ def test_a_home_that_everybody_can_write_is_warned_about(tmp_path: Path) -> None
 
 def test_little_disk_is_warned_about(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
     (found,) = doctor.disk(tmp_path)
     assert (found.level, found.text) == ("warn", "0.0 GB free")
 
 
 def test_no_compiler_is_warned_about(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
     (found,) = doctor.compiler(tmp_path)
     assert found.level == "warn"
 
@@ -94,9 +94,7 @@ def test_a_killed_run_is_named_with_what_goes_on(tmp_path: Path) -> None:
     assert found.mend == "ganglion resume run_1"
 
 
-def test_a_check_that_breaks_is_a_finding(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(path: Path) -> object:
         raise OSError("odd")
 

@@ -20,6 +20,7 @@ from ganglion.console import Quiet
 from ganglion.core.errors import GanglionError, RunError, TrainingError
 from ganglion.core.run import Run
 
+_QUIET = Quiet()
 LIMIT_S = 600.0  # of one process
 SMALL = (
     "train.steps=200", "train.checkpoint_seconds=0.2", "train.tensorboard=false",
@@ -61,7 +62,7 @@ def prove(
     *,
     count: int = 1,
     preset: str | None = None,
-    tell: Callable[[str], None] = Quiet().stage,
+    tell: Callable[[str], None] = _QUIET.stage,
 ) -> Verdict:
     """Train one run undisturbed and `count` runs killed `kills` times each; compare them.
 

@@ -102,6 +102,8 @@ def told(error: Exception) -> tuple[str, int]:
         return str(error) or type(error).__name__, error.exit_code
     if isinstance(error, OSError) and (error.filename or error.errno in _ROOM):
         return _told_os(error)
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} holds bytes that are no text.", SettingsError.exit_code
     if isinstance(error, MemoryError):
         return "Out of memory; lower train.batch_size, data.shard or the model's size.", 1
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -134,5 +136,6 @@ def _say(text: str, code: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"ganglion: {' '.join(text.split())}\n")
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+        sys.stderr.write(f"ganglion: {line}\n")
     return code

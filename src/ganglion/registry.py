@@ -47,7 +47,9 @@ def resolve(
     preset = preset or "standard"
     if preset not in cls.presets:
         raise SettingsError(unknown("preset", preset, cls.presets))
-    return core_settings.resolve(cls, [cls.preset(preset, core_settings.said(cls, layers)), *layers])
+    return core_settings.resolve(
+        cls, [cls.preset(preset, core_settings.said(cls, layers)), *layers]
+    )
 
 
 def make(name: str, cfg: TaskSettings) -> Task:

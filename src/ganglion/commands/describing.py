@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from argparse import Namespace
 from typing import Any
 
@@ -53,6 +56,10 @@ def config(args: Namespace) -> int:
         return 0
     write(f"{args.task}: {registry.summary(args.task)}\n")
     write("\n".join(f"  --preset {n}: {text}" for n, text in cls.presets.items()) + "\n")
+    if sys.stdout.isatty():
+        write("\n".join(_paragraph(r) for r in rows))
+        write("\n* differs from the setting's own default")
+        return 0
     cells = [
         [str(r["name"]), json.dumps(r["value"]), "" if r["is_default"] else "*", str(r["unit"]),
          f"{r['type']} {r['limits']}".strip(), str(r["help"])]
@@ -61,6 +68,19 @@ def config(args: Namespace) -> int:
     write(table(["setting", preset, "", "unit", "type and range", "meaning"], cells))
     write("\n* differs from the setting's own default")
     return 0
+
+
+def _paragraph(row: dict[str, Any]) -> str:
+    """Return one setting for a terminal: its value and range, and below it what it means."""
+    unit = f" {row['unit']}" if row["unit"] != "1" else ""
+    mark = " *" if not row["is_default"] else ""
+    head = f"{row['name']} = {json.dumps(row['value'])}{unit}{mark}"
+    width = min(100, shutil.get_terminal_size().columns)
+    kind = f"{row['type']} {row['limits']}".strip()
+    below = textwrap.wrap(
+        f"{row['help']} ({kind}; default {json.dumps(row['default'])})", width - 4
+    )
+    return "\n    ".join([head, *below])
 
 
 def flat(nested: Any, where: str = "") -> dict[str, Any]:

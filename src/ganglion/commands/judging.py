@@ -37,9 +37,10 @@ def compare(args: Namespace) -> int:
     if not names:
         raise SettingsError("`ganglion compare` needs at least one run, file or reference.")
     result = pipeline.compare(
-        names, task=args.task or _task_of(names, home(args)), layers=_layers(words), data=args.data, cases=args.cases,
-        seed=args.seed, scenarios=args.scenarios, policy_cmd=args.policy_cmd,
-        recorded=args.recorded, html=args.html, out=args.out, home=home(args),
+        names, task=args.task or _task_of(names, home(args)), layers=_layers(words),
+        data=args.data, cases=args.cases, seed=args.seed, scenarios=args.scenarios,
+        policy_cmd=args.policy_cmd, recorded=args.recorded, html=args.html, out=args.out,
+        home=home(args),
     )  # fmt: skip
     _tell(result, args.json)
     if args.json:

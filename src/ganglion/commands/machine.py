@@ -31,10 +31,13 @@ def chaos(args: Namespace) -> int:
     """Prove on these settings that a killed run ends as an undisturbed one; exit code 0 or 1."""
     from ganglion.chaos import prove
     from ganglion.commands.common import console, resolved
+    from ganglion.core.files import ensure_writable
     from ganglion.core.settings import read_file
 
     resolved(args)  # a wrong setting is told before anything starts
     shown = console(args)
+    if args.home is not None:
+        ensure_writable(args.home)
     home = Path(tempfile.mkdtemp(prefix="ganglion-chaos-", dir=args.home))
     words = [*_words(read_file(args.config) if args.config else {}), *args.settings]
     threads = next((int(w[14:]) for w in words if w.startswith("train.threads=")), 1)

@@ -63,7 +63,7 @@ def resume(args: Namespace) -> int:
     task, cfg = settings_of(run)
     changes = layers(args, task)
     if args.start is None:
-        for flag, value in (("--name", args.name), ("--out", args.out)):
+        for flag, value in _only_new(args):
             if value is not None:
                 raise SettingsError(f"{flag} is for a new run; give --from best, last or step=N.")
         pipeline.reopen(run, [c for c in changes if c])
@@ -87,6 +87,10 @@ def _check(args: Namespace) -> None:
         raise SettingsError("--out names one run folder; with --seeds give --home instead.")
     if args.name is not None:
         runs.check_name(args.name)
+
+
+def _only_new(args: Namespace) -> list[tuple[str, object]]:
+    return [("--name", args.name), ("--out", args.out), ("--device", args.device)]
 
 
 def _place(args: Namespace, number: int) -> Any:
@@ -136,7 +140,7 @@ def _branch(
     place = pipeline.Place(
         home=root, data=Path(manifest["data"]["folder"]),
         val_data=Path(val_data["folder"]) if val_data else None,
-        out=args.out, name=args.name, device=manifest["device"],
+        out=args.out, name=args.name, device=args.device or manifest["device"],
     )  # fmt: skip
     parent = pipeline.Parent(old.id, found.path, whole=True)
     return pipeline.begin(task, new, place, preset=preset, parent=parent)

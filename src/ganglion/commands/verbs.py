@@ -172,6 +172,9 @@ def _resume(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_argument("--name", help="a name for the new run (with --from)")
     _out(parser, "the new run's folder (with --from)", "DIR")
+    parser.add_argument(
+        "--device", metavar="auto|cpu|cuda", help="where the new run trains (with --from)"
+    )
     parser.add_argument("--strict", action="store_true", help="refuse to go on inexactly")
     _settings(parser)
 

@@ -132,7 +132,7 @@ def _best(policies: Sequence[Json], column: Column) -> float | None:
         if not is_oracle(str(p.get("name")), str(p.get("kind") or ""))
         and (x := value_of(p, column.name)) is not None
     ]
-    if len(values) < 2 or column.better not in ARROWS:
+    if len(set(values)) < 2 or column.better not in ARROWS:
         return None
     return min(values) if column.better == "lower" else max(values)
 

@@ -89,6 +89,9 @@ def verdict(report: Json) -> Verdict:
     rival = best_baseline(report, goal)
     if rival is None:
         return Verdict(f"{text}.", "plain", export, export_level)
+    if best is not None and value_of(best, goal.name) == value_of(rival, goal.name):
+        text += f"; the baseline {rival.get('name')} is as good as the oracle here"
+        return Verdict(f"{text}.", "mixed", export, export_level)
     clause, level = _against(policy, rival, goal)
     return Verdict(f"{text}, {clause}.", level, export, export_level)
 

@@ -92,7 +92,7 @@ def test_newton_step_is_the_preconditioned_gradient_of_the_cost(plant: Plant) ->
     cost = _autograd_cost(plant, v, problem)
     (gradient,) = torch.autograd.grad(cost.sum(), v)
     wanted = simulation.precondition(gradient * problem.mask, problem.mask)
-    got = simulation.newton_step(v.detach(), problem)
+    got = simulation.look(v.detach(), problem).p
     torch.testing.assert_close(got, wanted, rtol=2e-3, atol=2e-4)
     (ours,) = torch.autograd.grad(simulation.costs([v], problem).sum(), v)
     torch.testing.assert_close(ours * problem.mask, gradient * problem.mask, rtol=2e-3, atol=2e-3)

@@ -58,3 +58,13 @@ def test_the_oracle_lies_on_its_own_dashed_line() -> None:
     dashed, solid = figure.axes[0].lines[:2]
     assert solid.get_xdata() == pytest.approx(dashed.get_xdata(), abs=1e-4)
     assert solid.get_ydata() == pytest.approx(dashed.get_ydata(), abs=1e-4)
+
+
+def test_the_animation_has_a_frame_for_every_step_and_holds_the_last() -> None:
+    task = make({})
+    cases = task.generate(20, "test", np.random.default_rng(0))
+    data = task.animate(task.references()["lqr"], cases, np.random.default_rng(0))
+    with Image.open(io.BytesIO(data)) as picture:
+        # 15 steps have 16 states; equal last frames may be joined, never dropped in time
+        assert picture.format == "GIF"
+        assert 16 <= picture.n_frames <= 28  # type: ignore[attr-defined]

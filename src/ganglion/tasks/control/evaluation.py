@@ -167,11 +167,12 @@ def score(policy: Policy, trial: Trial, best: Floats, possible: Flags,
     else:
         closed = None
     # An optimum of an unstable plant must not be replayed under noise: it is its closed loop.
-    run = whole if closed is None or (whole is not None and not consistent) else closed
-    assert run is not None
+    run = whole if whole is not None and not (consistent and closed is not None) else closed
+    if run is None:
+        raise DataError("This policy gives neither a whole plan nor single controls.")
     success = (run.final_error < ARRIVED).astype(np.float64)
     return {
-        "gap": run.cost - best,
+        "gap": _excess(run.cost, best),
         "optimal_cost": best,
         "cost": run.cost,
         "success": success,
@@ -182,9 +183,15 @@ def score(policy: Policy, trial: Trial, best: Floats, possible: Flags,
         "error_against_random": run.final_error,
         "random_error": anything.final_error,
         "energy": (run.controls**2).sum((1, 2)) * plant.dt,
-        "case_gap": run.cost / best - 1.0,
+        "case_gap": _excess(run.cost, best) / best,
         **_closed_columns(closed, best),
     }
+
+
+def _excess(cost: Floats, best: Floats) -> Floats:
+    """Return J - J*, 0 where the two agree to rounding (1e-9 relative)."""
+    excess = cost - best
+    return np.where(np.abs(excess) <= 1e-9 * best, 0.0, excess)
 
 
 def _closed_columns(closed: Run | None, best: Floats) -> dict[str, Array]:
@@ -192,7 +199,7 @@ def _closed_columns(closed: Run | None, best: Floats) -> dict[str, Array]:
     if closed is None:
         return {name: np.full(len(best), np.nan) for name in names}
     success = (closed.final_error < ARRIVED).astype(np.float64)
-    columns = (closed.cost - best, closed.cost, success, closed.final_error)
+    columns = (_excess(closed.cost, best), closed.cost, success, closed.final_error)
     return dict(zip(names, columns, strict=True))
 
 

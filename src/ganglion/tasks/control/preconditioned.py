@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ganglion.tasks.control.plant import Plant
 from ganglion.tasks.control.refinement import RefiningController
-from ganglion.tasks.control.simulation import LinearSimulation, Problem
+from ganglion.tasks.control.simulation import LinearSimulation, Problem, View
 
 
 class PreconditionedController(RefiningController):
@@ -56,10 +56,11 @@ class PreconditionedController(RefiningController):
 
     def propose(
         self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, View]:
+        assert isinstance(self.simulation, LinearSimulation)
         step = self.simulation.newton_step(v, problem)
         w = self.update(torch.cat([w, w.clamp(-1.0, 1.0), step, v], -1))
-        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem.mask, step
+        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem.mask, View(step)
 
     def _start_as_admm(self, d: int, damping: float) -> None:
         # With w = plan + dual, z = clip w, P = (H + damping I)^-1 a step of ADMM is

@@ -15,7 +15,7 @@ from ganglion.nets.recursive import RecursiveReasoner
 from ganglion.tasks.control.feedback import varying_targets
 from ganglion.tasks.control.plant import Plant
 from ganglion.tasks.control.refinement import RefiningController
-from ganglion.tasks.control.simulation import Problem, simulation_of
+from ganglion.tasks.control.simulation import Problem, View, simulation_of
 
 
 class RecursiveController(RefiningController):
@@ -69,9 +69,10 @@ class RecursiveController(RefiningController):
 
     def propose(
         self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        errors, step = self.simulation.look(v.detach(), problem)
-        seen = self.observe(torch.cat([errors, v, step.clamp(-3.0, 3.0)], -1))
+    ) -> tuple[Tensor, Tensor, View]:
+        view = self.simulation.look(v.detach(), problem)
+        assert view.errors is not None
+        seen = self.observe(torch.cat([view.errors, v, view.p.clamp(-3.0, 3.0)], -1))
         w = self.reasoner(w, seen + context[:, : self.latent_dim])
-        plan = v - step + self.head(self.reasoner.read(w))
-        return w, plan.clamp(-1.0, 1.0) * problem.mask, step
+        plan = v - view.p + self.head(self.reasoner.read(w))
+        return w, plan.clamp(-1.0, 1.0) * problem.mask, view

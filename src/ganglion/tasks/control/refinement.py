@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 
-from ganglion.tasks.control.simulation import Problem, Simulation
+from ganglion.tasks.control.simulation import Problem, Simulation, View
 
 
 class RefiningController(nn.Module):
@@ -36,8 +36,8 @@ class RefiningController(nn.Module):
     @abstractmethod
     def propose(
         self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the next latent, a plan within the bounds (B, M), and p at v (B, M).
+    ) -> tuple[Tensor, Tensor, View]:
+        """Return the next latent, a plan within the bounds (B, M), and the look at v.
 
         context is the latent that `begin` gave.
         """
@@ -96,6 +96,6 @@ class RefiningController(nn.Module):
     def _cycle(
         self, w: Tensor, v: Tensor, start: Tensor, problem: Problem
     ) -> tuple[Tensor, Tensor]:
-        w, plan, p = self.propose(w, v, start, problem)
+        w, plan, view = self.propose(w, v, start, problem)
         delta = plan - v
-        return w, v + self.simulation.share(v, delta, p, problem) * delta
+        return w, v + self.simulation.share(v, delta, view, problem) * delta

@@ -19,7 +19,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from ganglion.tasks.control.linear_quadratic import Matrix, condense, inverse_factor
 from ganglion.tasks.control.plant import Plant
 
-SHARES = (1.0, 0.7, 0.4, 0.2, 0.1, 0.03, 0.01, 0.0)
+SHARES = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # of the model's best step, tried in this order
 _NUDGE = 3e-3  # of the start box; truncation and float32 rounding of a difference are equal here
 
 
@@ -37,6 +37,19 @@ class Problem(NamedTuple):
     slope: Tensor
     free: Tensor
     fixed: Tensor
+
+
+class View(NamedTuple):
+    """What one look at a plan gives.
+
+    p (B, M), the damped Newton step of `Simulation`. errors (B, N * n): those of steps 1..N in
+    units of the start box. turns (B, N, n + m, n): the transposed Jacobians of each step, where
+    the plant is not linear.
+    """
+
+    p: Tensor
+    errors: Tensor | None = None
+    turns: Tensor | None = None
 
 
 class Simulation(nn.Module):
@@ -61,15 +74,11 @@ class Simulation(nn.Module):
         """Gather what stays fixed; steps (B,) is the whole steps left."""
 
     @abstractmethod
-    def look(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """Errors of steps 1..N in units of the start box (B, N * n), and p (B, M)."""
+    def look(self, v: Tensor, problem: Problem) -> View:
+        """Simulate the plan v (B, M)."""
 
     @abstractmethod
-    def newton_step(self, v: Tensor, problem: Problem) -> Tensor:
-        """p alone, (B, M)."""
-
-    @abstractmethod
-    def share(self, v: Tensor, delta: Tensor, p: Tensor, problem: Problem) -> Tensor:
+    def share(self, v: Tensor, delta: Tensor, view: View, problem: Problem) -> Tensor:
         """Return alpha in [0, 1], (B, 1), with J(v + alpha delta) <= J(v)."""
 
     @abstractmethod
@@ -90,8 +99,8 @@ class Simulation(nn.Module):
 
     def precondition(self, x: Tensor, mask: Tensor) -> Tensor:
         """(H + damping I)^-1 x on the entries that act; x (B, M) is 0 on the others."""
-        spread: Tensor = (x @ self.factor) * mask
-        return spread @ self.factor_transposed
+        solved: Tensor = ((x @ self.factor) * mask) @ self.factor_transposed
+        return solved
 
     def _preconditioner(self, hessian: Matrix) -> Matrix:
         factor = inverse_factor(hessian, self.damping)
@@ -144,19 +153,20 @@ class LinearSimulation(Simulation):
         fixed = (weighted * z.squeeze(-1)).sum(-1)
         return Problem(state, target, self.mask[row], newton, slope, free, fixed)
 
-    def look(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        return v @ self.response + problem.free, self.newton_step(v, problem)
+    def look(self, v: Tensor, problem: Problem) -> View:
+        return View(self.newton_step(v, problem), v @ self.response + problem.free)
 
     def newton_step(self, v: Tensor, problem: Problem) -> Tensor:
+        """p alone, (B, M)."""
         return v + problem.newton - self.damping * self.precondition(v, problem.mask)
 
-    def share(self, v: Tensor, delta: Tensor, p: Tensor, problem: Problem) -> Tensor:
+    def share(self, v: Tensor, delta: Tensor, view: View, problem: Problem) -> Tensor:
         """Exact minimiser on the segment (Nocedal and Wright, 2006, eq. 3.55), clipped."""
         bent = delta @ self.hessian
         curvature = (bent * delta).sum(-1, keepdim=True)
-        fall = ((bent + self.damping * delta) * p).sum(-1, keepdim=True)  # g . delta
+        rise = ((bent + self.damping * delta) * view.p).sum(-1, keepdim=True)  # g . delta
         # a floor and not a summand: the exporter's optimiser drops summands below 1e-8
-        return (-fall / curvature.clamp(min=1e-9)).clamp(0.0, 1.0)
+        return (-rise / curvature.clamp(min=1e-9)).clamp(0.0, 1.0)
 
     def costs(self, plans: Sequence[Tensor], problem: Problem) -> Tensor:
         v = torch.stack(list(plans))
@@ -176,6 +186,8 @@ class RolloutSimulation(Simulation):
     unit: Tensor
     nudges: Tensor
     shares: Tensor
+    ranks: Tensor
+    damped: Tensor
 
     def __init__(self, plant: Plant, damping: float) -> None:
         super().__init__(plant, damping)
@@ -188,7 +200,8 @@ class RolloutSimulation(Simulation):
         tables = {
             "mask": q.mask, "q": plant.q, "r": plant.r, "qf": plant.qf, "unit": 1.0 / box,
             "nudges": _NUDGE * np.diag(np.concatenate([box, plant.bound])),
-            "shares": np.array(SHARES),
+            "shares": np.array(SHARES), "ranks": np.arange(len(SHARES), 0.0, -1.0),
+            "damped": q.hessian + damping * np.eye(len(q.hessian)),
         }  # fmt: skip
         for name, values in tables.items():
             self._table(name, values)
@@ -198,19 +211,39 @@ class RolloutSimulation(Simulation):
         none = torch.zeros_like(mask)
         return Problem(state, target, mask, none, none, none, none[:, 0])
 
-    def look(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        errors, gradient = self._sweep(v, problem)
-        return errors, self.precondition(gradient, problem.mask)
+    def look(self, v: Tensor, problem: Problem) -> View:
+        errors, gradient, turns = self._sweep(v, problem)
+        return View(self.precondition(gradient, problem.mask), errors, turns)
 
-    def newton_step(self, v: Tensor, problem: Problem) -> Tensor:
-        return self.look(v, problem)[1]
+    def share(self, v: Tensor, delta: Tensor, view: View, problem: Problem) -> Tensor:
+        """Gauss-Newton's minimiser on the segment, cut back until the true cost falls.
 
-    def share(self, v: Tensor, delta: Tensor, p: Tensor, problem: Problem) -> Tensor:
-        """Best of a few shares, 0 among them; a gain below rounding does not count as one."""
-        tried = v.unsqueeze(0) + self.shares.view(-1, 1, 1) * delta
-        costs = self._cost(tried, problem)
-        bar = torch.cat([costs[:-1], costs[-1:] * (1.0 - 1e-6)])
-        return self.shares[bar.argmin(0)].unsqueeze(-1)
+        Cutting back to 0 is allowed, and a fall below rounding does not count as one. Starting
+        from a smooth share keeps the answer continuous, so that rounding hardly shows.
+        """
+        rise = ((delta @ self.damped) * view.p).sum(-1, keepdim=True)  # g . delta
+        best = (-rise / self._curvature(delta, view).clamp(min=1e-9)).clamp(0.0, 1.0)
+        shares = self.shares.view(-1, 1, 1) * best
+        costs = self._cost(v.unsqueeze(0) + shares * delta, problem)
+        falls = torch.cat([costs[:-1] <= costs[-1:] * (1.0 - 1e-6), costs[-1:] >= 0.0])
+        first = (falls * self.ranks.unsqueeze(-1)).argmax(0)
+        return self.shares[first].unsqueeze(-1) * best
+
+    def _curvature(self, delta: Tensor, view: View) -> Tensor:
+        """delta' H delta (B, 1) with the Gauss-Newton Hessian, by the linearised plant."""
+        assert view.turns is not None
+        turns = view.turns
+        du = delta.unflatten(-1, (self.num_steps, self.m)) * self.bound
+
+        def advance(t: Tensor, dx: Tensor) -> Tensor:
+            both = torch.cat([dx, du.index_select(1, t).squeeze(1)], -1).unsqueeze(1)
+            return (both @ turns.index_select(1, t).squeeze(1)).squeeze(1)
+
+        zero = torch.zeros_like(turns[:, 0, 0])
+        dx = _scan(advance, zero, range(self.num_steps)) ** 2
+        stage = (dx[:, :-1] * self.q).sum((-1, -2)) + (du**2 * self.r).sum((-1, -2))
+        bent: Tensor = 2.0 * (stage + (dx[:, -1] * self.qf).sum(-1))
+        return bent.unsqueeze(-1)
 
     def costs(self, plans: Sequence[Tensor], problem: Problem) -> Tensor:
         """Values by rollout, gradients by the explicit adjoint: far cheaper here than autograd."""
@@ -221,14 +254,15 @@ class RolloutSimulation(Simulation):
             out.append(value + (gradient * (v - v.detach())).sum(-1))
         return torch.stack(out)
 
-    def _sweep(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """Errors (B, N * n) as in `look`, and dJ/dv (B, M)."""
+    def _sweep(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+        """Errors (B, N * n) as in `View`, dJ/dv (B, M), and `View.turns`."""
         states, u = self._rollout(v, problem)
         errors = self.plant.error(states, problem.target.unsqueeze(1))
-        gradient = self._adjoint(states, errors, u) * self.bound
+        turns = self._jacobians(states[:, :-1], u)
+        gradient = self._adjoint(turns, errors, u) * self.bound
         acts = self._acts(problem).transpose(0, 1)
         seen = errors[:, 1:] * self.unit * acts
-        return seen.flatten(1), gradient.flatten(1) * problem.mask
+        return seen.flatten(1), gradient.flatten(1) * problem.mask, turns
 
     def _acts(self, problem: Problem) -> Tensor:
         """Which steps act, (N, B, 1)."""
@@ -257,13 +291,12 @@ class RolloutSimulation(Simulation):
         end: Tensor = (e[..., -1, :] ** 2 * self.qf).sum(-1)
         return acting.sum(-1) + end
 
-    def _adjoint(self, states: Tensor, errors: Tensor, u: Tensor) -> Tensor:
+    def _adjoint(self, turns: Tensor, errors: Tensor, u: Tensor) -> Tensor:
         """dJ/du (B, N, m): l_t = 2 Q e_t + A_t' l_{t+1}, dJ/du_t = 2 R u_t + B_t' l_{t+1}.
 
         Source: Bertsekas, Nonlinear Programming, 1999, section 1.9 (gradient by the adjoint).
         Entries that do not act come out wrong and are masked by the caller.
         """
-        turns = self._jacobians(states[:, :-1], u)
         end, direct = 2.0 * self.qf * errors[:, -1], 2.0 * self.q * errors[:, :-1]
 
         def retreat(t: Tensor, costate: Tensor) -> Tensor:
@@ -300,14 +333,13 @@ def _scan(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: range) -> 
             seen.append(x)
         return torch.stack(seen[::stride], -2)
     first = torch.zeros(*x.shape[:-1], len(times), x.shape[-1], dtype=x.dtype, device=x.device)
-    begin = torch.tensor([times.start], device=x.device)
-    offset, count = min(times.start, times[-1]), len(times)
+    begin, offset, count = times.start, min(times.start, times[-1]), len(times)
 
     def more(i: Tensor, x: Tensor, seen: Tensor) -> Tensor:
         return i < count
 
     def body(i: Tensor, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t = begin + stride * i
+        t = (begin + stride * i).reshape(1)
         x = step(t, x)
         here = (index == t - offset).unsqueeze(-1)
         return i + 1, x, torch.where(here, x.unsqueeze(-2), seen)

@@ -141,6 +141,12 @@ class Control:
 
         return view.draw(self, policy, cases, rng)
 
+    def animate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> bytes:
+        """Return a GIF of policy and optimum moving together."""
+        from ganglion.tasks.control import animation
+
+        return animation.animate(self, policy, cases, rng)
+
     def _import_npz(self, path: Path) -> Arrays:
         """Read a file of the original and solve its cases; labels are the file's controls."""
         found = formats.read_npz(path, self.plant)

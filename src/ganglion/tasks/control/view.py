@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ganglion.tasks.control.task import Control
 
 _INK, _QUIET, _GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
-_COLOURS = ("#2563eb", "#d9480f", "#0f766e", "#9333ea", "#b45309", "#be185d")
-_SHOWN = len(_COLOURS)
+COLOURS = ("#2563eb", "#d9480f", "#0f766e", "#9333ea", "#b45309", "#be185d")
+_SHOWN = len(COLOURS)
 _MAP = 41  # starts along each side of the gap map
 _REACH = 1.5  # the gap map's half-width, in start boxes
 
@@ -36,7 +36,7 @@ def draw(
     return figures
 
 
-def _run(policy: Policy, trial: Trial, rng: np.random.Generator) -> Run:
+def run(policy: Policy, trial: Trial, rng: np.random.Generator) -> Run:
     """Run a policy as it is scored: a whole plan in open loop, feedback in closed loop."""
     if evaluation.plan_length(policy) == trial.plant.num_steps > 1:
         outputs = trial.call(policy, rng, trial.state, trial.plant.horizon_s, {})
@@ -44,7 +44,7 @@ def _run(policy: Policy, trial: Trial, rng: np.random.Generator) -> Run:
     return trial.closed_loop(policy, rng)
 
 
-def _spread(cases: Arrays) -> Arrays:
+def spread(cases: Arrays) -> Arrays:
     """Choose a few cases that lie far from each other: the farthest from those chosen, in turn."""
     points = np.asarray(cases["state"], np.float64)[:500]
     chosen = [int(np.argmax((points**2).sum(1)))]
@@ -55,33 +55,34 @@ def _spread(cases: Arrays) -> Arrays:
 
 
 def _trajectories(task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator) -> Figure:
-    few = _spread(cases)
+    few = spread(cases)
     trial = task.trial(few, rng)
     plant = trial.plant
-    ours, best = _run(policy, trial, rng), oracle.solve(plant, trial.state, trial.target)
+    ours, best = run(policy, trial, rng), oracle.solve(plant, trial.state, trial.target)
     figure = Figure(figsize=(10.5, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1.0))
-    phase = figure.add_subplot(grid[:, 0])
-    _phase(phase, plant, ours.states, best.states, trial.target)
+    plane = figure.add_subplot(grid[:, 0])
+    phase(plane, plant, ours.states, best.states, trial.target)
     over_time, control = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
     _over_time(over_time, plant, ours.states[..., 0], best.states[..., 0])
     _controls(control, plant, ours.controls[..., 0], best.controls[..., 0])
     gap = ours.cost.sum() / best.cost.sum() - 1.0
-    phase.set_title(
+    plane.set_title(
         f"{len(ours.cost)} cases, cost {100 * gap:.3g} % above the optimum", loc="left",
         color=_INK, fontsize=11,
     )  # fmt: skip
     return figure
 
 
-def _phase(axes: Axes, plant: Plant, ours: Floats, best: Floats, target: Floats) -> None:
-    for i, colour in zip(range(len(ours)), _COLOURS, strict=False):
+def phase(axes: Axes, plant: Plant, ours: Floats, best: Floats, target: Floats) -> None:
+    """Draw trajectories (B, T, n) of policy and optimum in the plane of the first two states."""
+    for i, colour in zip(range(len(ours)), COLOURS, strict=False):
         axes.plot(*best[i, :, :2].T, color=_INK, lw=1.0, ls=(0, (4, 3)), zorder=3)
         axes.plot(*ours[i, :, :2].T, color=colour, lw=2.6, alpha=0.75, zorder=2)
         axes.plot(*ours[i, 0, :2], "o", color=colour, ms=6, zorder=4)
         axes.plot(*target[i, :2], "x", color=colour, ms=9, mew=2.2, zorder=5)
     handles = [
-        axes.plot([], [], color=_COLOURS[0], lw=2.6, alpha=0.75, label="policy")[0],
+        axes.plot([], [], color=COLOURS[0], lw=2.6, alpha=0.75, label="policy")[0],
         axes.plot([], [], color=_INK, lw=1.0, ls=(0, (4, 3)), label="optimum")[0],
         axes.plot([], [], "o", color=_QUIET, label="start")[0],
         axes.plot([], [], "x", color=_QUIET, mew=2.2, label="target")[0],
@@ -92,7 +93,7 @@ def _phase(axes: Axes, plant: Plant, ours: Floats, best: Floats, target: Floats)
 
 def _over_time(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
     time = np.arange(ours.shape[1]) * plant.dt
-    for i, colour in zip(range(len(ours)), _COLOURS, strict=False):
+    for i, colour in zip(range(len(ours)), COLOURS, strict=False):
         axes.plot(time, ours[i], color=colour, lw=2.2, alpha=0.75)
         axes.plot(time, best[i], color=_INK, lw=0.9, ls=(0, (4, 3)))
     _label(axes, "", _state(plant, 0))
@@ -101,7 +102,7 @@ def _over_time(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
 
 def _controls(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
     edges, bound = np.arange(ours.shape[1] + 1) * plant.dt, float(plant.bound[0])
-    for i, colour in zip(range(len(ours)), _COLOURS, strict=False):
+    for i, colour in zip(range(len(ours)), COLOURS, strict=False):
         axes.stairs(ours[i], edges, color=colour, lw=2.2, alpha=0.75, baseline=None)
         axes.stairs(best[i], edges, color=_INK, lw=0.9, ls=(0, (4, 3)), baseline=None)
     for limit in (-bound, bound):
@@ -122,7 +123,7 @@ def _gap_map(task: Control, policy: Policy, cases: Arrays, rng: np.random.Genera
     targets = np.asarray(cases["target"], np.float64)
     target = targets[int(np.argmin((targets**2).sum(1)))]
     trial = task.trial({"state": starts, "target": np.tile(target, (len(starts), 1))}, rng)
-    ours = _run(policy, trial, rng)
+    ours = run(policy, trial, rng)
     best = oracle.solve(trial.plant, trial.state, trial.target)
     # Next to the target J* vanishes, and the ratio with it: compare with the 1 % quantile there.
     floor = np.quantile(best.cost, 0.01)
@@ -154,10 +155,10 @@ def _refinement(task: Control, curves: Arrays) -> Figure:
     figure = Figure(figsize=(6.8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     gap = 100.0 * np.maximum(curves["gap"], 1e-8)
-    axes.plot(cycles, gap, "-o", color=_COLOURS[0], lw=2.2, ms=4)
+    axes.plot(cycles, gap, "-o", color=COLOURS[0], lw=2.2, ms=4)
     rising = curves["rising"] > 0
     if rising.any():
-        axes.plot(cycles[rising], gap[rising], "o", color=_COLOURS[1], ms=7,
+        axes.plot(cycles[rising], gap[rising], "o", color=COLOURS[1], ms=7,
                   label="cost rises in some cases")  # fmt: skip
         axes.legend(frameon=False, fontsize=9)
     if trained is not None:

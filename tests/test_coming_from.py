@@ -1,0 +1,220 @@
+"""docs/coming-from.md: every command runs, in the page's order, and does what the page says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ganglion import pipeline
+from ganglion.cli import find_verb, main
+from ganglion.commands.common import resolved
+from ganglion.core.dataset import open_dataset
+from ganglion.export.onnx_policy import OnnxPolicy
+from ganglion.tasks.control.plant import DoubleIntegrator
+from ganglion.train import checkpoint
+from test_docs import COMING, ROOT, commands
+
+COMMANDS = commands(COMING)
+SMALL = {
+    "train": ["train.epochs=2", "data.train=64", "data.validation=32", "data.test=32",
+              "train.tensorboard=false"],
+    "generate": ["data.train=96", "data.validation=32", "data.test=32"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run every command of the page once, made small, in one folder; its answers lie there too."""
+    folder = tmp_path_factory.mktemp("coming-from")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for line in COMMANDS:
+            _run(line, folder)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def _run(line: str, folder: Path) -> None:
+    words = shlex.split(line)[1:]
+    if "--recorded" in words:
+        _record(folder / "answers.npz", folder / "runs/mine")
+    if "--cases" in words:
+        words[words.index("--cases") + 1] = "16"
+    script = ROOT / "examples" / "external_controller.py"
+    words = [
+        w.replace("python examples/external_controller.py", f"{sys.executable} {script}")
+        for w in words
+    ]
+    assert main([*words, *SMALL.get(words[0], []), "--quiet"]) == 0, line
+
+
+def _record(path: Path, run: Path) -> None:
+    """Write what a controller outside would have answered: zeros, for each case it may be asked."""
+    controls = OnnxPolicy(run / "export" / "policy.onnx").signature.outputs["controls"]
+    np.savez(path, controls=np.zeros((2000, *controls.shape), np.float32))
+
+
+def settings(begins: str, number: int = 0) -> Any:
+    """Resolve the settings of a documented command as it stands, not made small."""
+    line = [c for c in COMMANDS if c.startswith(begins)][number]
+    verb, rest = find_verb(shlex.split(line)[1:])
+    assert verb is not None
+    return resolved(verb.parser().read(rest))
+
+
+def test_the_guide_preset_holds_the_guides_defaults() -> None:
+    cfg = settings("ganglion train control --preset guide")
+    assert (cfg.data.train, cfg.data.test, cfg.data.seed) == (10_000, 1_000, 42)
+    assert (cfg.train.epochs, cfg.train.batch_size, cfg.train.patience) == (100, 64, 20)
+    assert (cfg.optim.lr, cfg.optim.schedule) == (1e-3, "cosine")
+    assert (cfg.model.kind, cfg.model.size, cfg.loss.kind) == ("trc", "medium", "imitation")
+
+
+def test_every_flag_of_the_trainer_is_honoured() -> None:
+    cfg = settings("ganglion train control --preset guide --data")
+    assert (cfg.model.size, cfg.model.latent_dim, cfg.model.outer_cycles) == ("small", 256, 5)
+    assert (cfg.train.epochs, cfg.train.batch_size, cfg.train.patience) == (100, 64, 20)
+    assert (cfg.optim.lr, cfg.optim.schedule) == (1e-3, "cosine")
+
+
+@pytest.mark.parametrize(("preset", "epochs", "patience"), [
+    ("guide20", 20, 20), ("guide", 100, 20), ("guide200", 200, 30),
+])  # fmt: skip
+def test_the_three_lengths_of_the_guide_are_presets(
+    preset: str, epochs: int, patience: int
+) -> None:
+    from ganglion import registry
+
+    cfg = registry.resolve("control", preset)
+    assert (cfg.train.epochs, cfg.train.patience) == (epochs, patience)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "none"])
+def test_every_schedule_of_the_guide_exists(schedule: str) -> None:
+    from ganglion import registry
+
+    cfg = registry.resolve("control", "guide", [{"optim": {"schedule": schedule}}])
+    assert cfg.optim.schedule == schedule
+
+
+def test_latent_width_and_cycles_are_saved_and_reach_the_exported_file(home: Path) -> None:
+    config = json.loads((home / "runs/mine/config.json").read_text())["settings"]
+    assert (config["model"]["latent_dim"], config["model"]["outer_cycles"]) == (256, 5)
+    steps = checkpoint.listed(home / "runs/mine/checkpoints")
+    state = checkpoint.load(home / f"runs/mine/checkpoints/step_{steps[-1]:08d}").state
+    assert state["learner"]["module"]["first.weight"].shape[1] == 256
+    policy = OnnxPolicy(home / "runs/mine/export/policy.onnx")
+    assert policy.card["steps"] == {"cycles": 5}
+
+
+def test_the_time_step_follows_and_enters_the_digest(home: Path) -> None:
+    from ganglion import registry, scoring
+
+    data = open_dataset(home / "datasets/lqr")
+    problem = data.card["recipe"]["world"]["problem"]
+    assert problem["horizon_s"] / problem["num_steps"] == pytest.approx(5 / 15)
+    cfg = settings("ganglion generate")
+    other = registry.override("control", cfg, {"problem.num_steps": 30})
+    ours, theirs = scoring.recipe("control", cfg), scoring.recipe("control", other)
+    assert ours.world_digest == data.world_digest
+    assert theirs.world_digest != data.world_digest
+
+
+def test_data_of_another_time_step_are_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(home / "runs/mine"), "--data", str(home / "datasets/lqr-test")]
+    assert main([*words, "problem.num_steps=30", "problem.horizon_s=5.0"]) == 65
+    assert "num_steps" in capsys.readouterr().err
+
+
+def test_the_test_set_is_other_data(home: Path) -> None:
+    first, second = (open_dataset(home / "datasets" / n) for n in ("lqr", "lqr-test"))
+    assert (first.card["recipe"]["seed"], second.card["recipe"]["seed"]) == (42, 123)
+    assert first.digest != second.digest
+    assert first.world_digest == second.world_digest
+
+
+def test_the_npz_has_the_originals_five_arrays(home: Path) -> None:
+    with np.load(home / "lqr_dataset.npz", allow_pickle=False) as file:
+        shapes = {name: file[name].shape for name in file.files}
+        states = file["state_trajectories"].astype(np.float64)
+        controls = file["control_sequences"].astype(np.float64)
+    assert shapes == {
+        "initial_states": (96, 2), "target_states": (96, 2), "state_trajectories": (96, 16, 2),
+        "control_sequences": (96, 15, 1), "costs": (96,),
+    }  # fmt: skip
+    plant = DoubleIntegrator(15, 5 / 15, cost_kind="original", target_kind="moving")
+    assert np.abs(plant.rollout(states[:, 0], controls) - states).max() < 1e-4
+
+
+def test_an_imported_file_keeps_its_controls(home: Path) -> None:
+    found = open_dataset(home / "datasets/imported")
+    rows = sum(found.rows(split) for split in found.card["splits"])
+    assert rows == 96
+    imported = np.concatenate([found.split(s)["controls"] for s in found.card["splits"]])
+    with np.load(home / "lqr_dataset.npz", allow_pickle=False) as file:
+        original = file["control_sequences"]
+    assert np.sort(imported.ravel()) == pytest.approx(np.sort(original.ravel()), abs=1e-6)
+
+
+def test_the_files_of_a_run_have_their_counterparts(home: Path) -> None:
+    run = home / "runs/mine"
+    for name in ("metrics.jsonl", "timing.jsonl", "report/curves.png", "report/report.html",
+                 "report/report.json", "export/policy.onnx"):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+    assert checkpoint.listed(run / "checkpoints")
+
+
+def test_the_evaluation_has_error_success_and_gap(home: Path) -> None:
+    result = json.loads((home / "result.json").read_text())
+    (policy,) = result["policies"]
+    assert {"final_error", "success", "gap", "error_against_random"} <= set(policy["metrics"])
+    assert result["cases"] == 32
+    assert policy["metrics"]["gap"]["value"] > 0.0
+
+
+def test_the_comparison_has_random_trained_lqr_and_the_optimum(home: Path) -> None:
+    table = json.loads((home / "table.json").read_text())
+    gaps = {p["name"]: p["metrics"]["gap"]["value"] for p in table["policies"]}
+    assert {"random", "lqr", "oracle"} <= set(gaps)
+    assert len(gaps) == 5
+    assert gaps["oracle"] == pytest.approx(0.0, abs=1e-5)
+    assert gaps["random"] > gaps["lqr"]
+    efficiency = table["policies"][0]["efficiency"]
+    assert efficiency["parameters"] > 0
+    assert efficiency["file_bytes"] > 0
+    assert efficiency["latency_us"]["p50"] > 0
+    assert any("Qwen" in json.dumps(quote) for quote in table["efficiency_quotes"])
+
+
+def test_a_larger_box_of_starts_is_trained_and_drawn(home: Path) -> None:
+    from ganglion.core import run as runs
+
+    found = runs.find(home, "larger")
+    assert found.config["settings"]["problem"]["start_scale"] == 2.0
+    data = open_dataset(Path(found.manifest["data"]["folder"]))
+    assert np.abs(data.split("validation")["state"]).max() > 2.0
+
+
+def test_the_exported_file_answers_as_the_run(home: Path) -> None:
+    onnx = OnnxPolicy(home / "policy.onnx")
+    policy = pipeline.load(home / "runs/mine")
+    rows = {"state": [[1.0, 0.5]], "target": [[0.0, 0.0]], "time_left_s": [[5.0]]}
+    inputs = {k: np.array(v, np.float32) for k, v in rows.items()}
+    inputs["cycles"] = np.array([5])
+    assert onnx.act(inputs)["controls"] == pytest.approx(policy.act(inputs)["controls"], abs=1e-4)
+
+
+def test_the_page_runs_every_command_it_shows() -> None:
+    verbs = {shlex.split(line)[1] for line in COMMANDS}
+    assert verbs >= {"train", "generate", "data", "config", "evaluate", "compare", "export"}
