@@ -151,7 +151,10 @@ def training(fast: bool) -> list[Row]:
     compiler = shutil.which("g++") or shutil.which("c++")
     imitation = ("data.train=2000", "data.validation=64", "data.test=64")
     jobs = [
-        ("trc small two_level, imitation, b64", settings("guide", "model=trc", "model.size=small", *imitation)),
+        (
+            "trc small two_level, imitation, b64",
+            settings("guide", "model=trc", "model.size=small", *imitation),
+        ),
         ("trc medium two_level, imitation, b64", settings("guide", *imitation)),
         ("feedback, preset quick, b256", settings("quick")),
     ]
@@ -267,7 +270,11 @@ def loop(fast: bool) -> list[Row]:
     rows: list[Row] = []
     for name, cfg, steps in (
         ("feedback, preset quick", settings("quick"), 60 if fast else 1_000),
-        ("trc tiny, preset quick", settings("quick", "problem.target=moving"), 60 if fast else 1_000),
+        (
+            "trc tiny, preset quick",
+            settings("quick", "problem.target=moving"),
+            60 if fast else 1_000,
+        ),
     ):
         bare, whole = alternately(
             [lambda c=cfg, n=steps: _bare(c, n), lambda c=cfg, n=steps: _logged(c, n)],
@@ -300,7 +307,7 @@ def _logged(cfg: Any, steps: int) -> float:
     cfg, task = _learner(cfg, steps)
     learner = task.learner(None, "cpu", 0, Ranks())
     one = task.generate(1, "validation", np.random.default_rng(0))
-    judged = Validation(one, lambda policy: {"gap": 1.0}, task.goal)  # its time is not the loop's
+    judged = Validation(one, lambda _: {"gap": 1.0}, task.goal)  # its time is not the loop's
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", {}, {})
         journal = RunJournal(

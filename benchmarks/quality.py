@@ -87,7 +87,9 @@ def measure(problem: str, seed: int, cases: int, words: list[str], home: Path) -
             figures["rising" + tail] = float(np.max(curves["rising"]))
             figures["most_cycles"] = float(curves["cycles"][-1])
         others = dict(task.references())
-        if changed.cycles and task.plant.matrices() is not None:  # the not learned alternative at equal cycles
+        if (
+            changed.cycles and task.plant.matrices() is not None
+        ):  # the not learned alternative at equal cycles
             others[f"admm_{changed.cycles}"] = Admm(task.plant, changed.cycles)
         for name, reference in others.items():
             if name.startswith("admm") or (name.startswith("lqr") and scale == 1.0):

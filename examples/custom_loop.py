@@ -31,10 +31,9 @@ def main(words: list[str]) -> Path:
     while learner.step < total:
         metrics = learner.update()  # one block of steps: forward, backward, AdamW
         print(f"step {learner.step:5d}/{total}  loss {metrics['loss']:.5f}")
-    saved = checkpoint.save(home / "checkpoints", learner.step, learner.state_dict(), {})
-    # --- saved holds safetensors and JSON; checkpoint.load(saved).state goes into
-    # learner.load_state_dict, and learner.policy().act(inputs) is the trained policy
-    return saved
+    return checkpoint.save(home / "checkpoints", learner.step, learner.state_dict(), {})
+    # --- saved: safetensors and JSON. checkpoint.load(folder).state goes into
+    # learner.load_state_dict, and learner.policy().act(inputs) is the trained policy.
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ Handler = Callable[[Namespace], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing but SystemExit(0) of --help gets out."""
     verb: Verb | None = None
+    # the matrices of oracles and evaluation are small: one thread is fastest, and steadiest
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         verb, words = find_verb(list(sys.argv[1:] if argv is None else argv))
         if verb is None:

@@ -146,7 +146,7 @@ def _beats(scores: Mapping[str, Any]) -> bool:
     ours = scores["policies"][0]["metrics"][goal]
     sign = 1.0 if ours["better"] == "lower" else -1.0
     rivals = [sign * found[n]["value"] for n in ("untrained", "random", "zero") if n in found]
-    return sign * ours["value"] < min(rivals, default=float("inf"))
+    return bool(sign * ours["value"] < min(rivals, default=float("inf")))
 
 
 def _training(

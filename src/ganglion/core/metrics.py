@@ -46,8 +46,8 @@ def summarise(
     left out. `Metric.per` divides by the mean of another column over the same cases. A column
     `group` (cases,) makes the bootstrap draw whole groups (maps, scenes, clips), since cases of
     one group are not independent. An integer seed instead of a generator reuses the draws of the
-    last call of that size (policies on the same cases are resampled alike). Source: Efron and Tibshirani, An Introduction to the Bootstrap,
-    chapter 13 (percentile interval).
+    last call of that size (policies on the same cases are resampled alike). Source: Efron and
+    Tibshirani, An Introduction to the Bootstrap, chapter 13 (percentile interval).
     """
     units, member = _groups(rows)
     if isinstance(rng, int):

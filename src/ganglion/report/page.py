@@ -49,7 +49,8 @@ def write(folder: Path, report: Json, figures: Mapping[str, bytes]) -> Path:
 def render(report: Json, figures: Mapping[str, bytes] | None = None) -> str:
     """Return the report as one self-contained HTML page; missing keys leave their section out.
 
-    A metric with `percent` is a fraction and shown x 100 with the sign; all others as stored. NaN and None show as a dash.
+    A metric with `percent` is a fraction and shown x 100 with the sign; all others as stored.
+    NaN and None show as a dash.
     """
     table = grid(report)
     pictures = _pictures(report, figures or {})

@@ -31,10 +31,12 @@ GAP = Metric(
 )  # fmt: skip
 METRICS = (
     GAP,
-    Metric("success", "1", "higher", percent=True, help="share of cases with final error below 0.1"),
+    Metric("success", "1", "higher", percent=True,
+           help="share of cases with final error below 0.1"),
     Metric("success_where_possible", "1", "higher", percent=True,
            help="the same over the cases in which the exact optimum itself succeeds"),
-    Metric("oracle_success", "1", "higher", percent=True, help="share in which the exact optimum succeeds"),
+    Metric("oracle_success", "1", "higher", percent=True,
+           help="share in which the exact optimum succeeds"),
     Metric("violations", "1", "lower", percent=True,
            help="share of commanded controls beyond their bound by more than 1e-6"),
     Metric("final_error", "mixed", "lower", help="2-norm of the final state error"),
