@@ -242,7 +242,8 @@ def latencies(fast: bool) -> list[Row]:
     jobs = [
         ("feedback", settings("quick"), 0.015),
         ("trc tiny, preconditioned, 8 cycles", settings("quick", moving), None),
-        ("trc small, preconditioned, 8 cycles", settings("quick", moving, *trc, "model.size=small"), 0.12),
+        ("trc small, preconditioned, 8 cycles",
+         settings("quick", moving, *trc, "model.size=small"), 0.12),
         ("trc small, single, 5 cycles",
          settings("quick", moving, *trc, "model.form=single", "model.size=small"), 0.12),
         ("trc small, two_level, 5 cycles", settings("guide", *trc, "model.size=small"), 0.12),

@@ -8,8 +8,9 @@ import pytest
 
 # Children of the fault tests fork from one process that has imported torch already.
 multiprocessing.set_forkserver_preload(
-    ["ganglion.pipeline", "ganglion.session", "ganglion.console", "ganglion.tasks.control.learning"]
-)
+    ["ganglion.pipeline", "ganglion.session", "ganglion.console", "ganglion.tasks.control.task",
+     "ganglion.tasks.control.learning"]
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -191,6 +191,9 @@ def test_a_run_from_data_to_picture(
     assert ask("data", "check", made["folder"])["ok"]
     shown = ask("data", "show", made["folder"], "--rows", "2")
     assert len(shown["rows"]["validation/state"]) == 2
+    drawn = ask("data", "show", made["folder"], "--out", "pictures")["pictures"]
+    assert drawn
+    assert all(Path(p).read_bytes()[:4] == b"\x89PNG" for p in drawn)
 
     trained = ask("train", "control", *SMALL, "--name", "first")
     assert {"run", "status", "metrics", "export"} <= set(trained)

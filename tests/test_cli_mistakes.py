@@ -381,6 +381,8 @@ def _raising(error: BaseException) -> Callable[[object], int]:
         (MemoryError(), 1, "Out of memory"),
         (KeyboardInterrupt(), 130, "Stopped"),
         (ValueError("two\nlines"), 1, "two lines"),
+        (ValueError("\x1b[31mred"), 1, "?[31mred"),
+        (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "no"), 2, "holds bytes that are no text"),
     ],
 )
 def test_an_error_that_nobody_foresaw(

@@ -60,6 +60,11 @@ def test_without_a_goal_the_first_metric_is_shown(capsys: pytest.CaptureFixture[
     assert "gap 0.125" in capsys.readouterr().err
 
 
+def test_a_share_is_shown_in_per_cent(capsys: pytest.CaptureFixture[str]) -> None:
+    drive(Plain("gap", "%"))
+    assert "gap 12.5 %" in capsys.readouterr().err
+
+
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     drive(Quiet())
     assert capsys.readouterr() == ("", "")

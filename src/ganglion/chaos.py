@@ -90,10 +90,12 @@ def prove(
         attempt = _Attempt(base, [*train, str(folder)], folder, rng)
         for point in fail_points or ():
             attempt.start({"GANGLION_FAILPOINT": point}, None)
-        moments = sorted(rng.randrange(max(1, steps)) for _ in range(kills))
-        for index, step in enumerate(moments):
-            tell(f"run {number + 1}/{count}, kill {index + 1}/{kills} after step {step}")
-            attempt.start({}, 0 if index == 0 else step)  # the first comes at any early moment
+        # the first comes at any early moment, the others in the order of their steps
+        moments = [0, *sorted(rng.randrange(1, max(2, steps)) for _ in range(kills - 1))]
+        for index, step in enumerate(moments[:kills]):
+            when = f"after step {step}" if step else "at the start"
+            tell(f"run {number + 1}/{count}, kill {index + 1}/{kills} {when}")
+            attempt.start({}, step)
         error = attempt.start({}, None)
         verdict.runs += 1
         verdict.kills += attempt.killed

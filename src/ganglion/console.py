@@ -52,8 +52,8 @@ class Quiet:
 class Plain:
     """One line per validation, for files and pipes; `goal` names the metric that decides."""
 
-    def __init__(self, goal: str | None = None) -> None:
-        self._goal = goal
+    def __init__(self, goal: str | None = None, unit: str = "1") -> None:
+        self._goal, self._unit = goal, unit
         self._pace = Pace()
         self._rate = 0.0
 
@@ -64,7 +64,7 @@ class Plain:
 
     def judged(self, step: int, total: int, metrics: Metrics, new_best: bool) -> None:
         """Write the line of one validation, `*` at a new best."""
-        parts = [f"step {step:>{len(str(total))}}/{total}", *shown(metrics, self._goal)]
+        parts = [f"step {step:>{len(str(total))}}/{total}", *shown(metrics, self._goal, self._unit)]
         parts.append("*" if new_best else " ")
         if self._rate:
             parts.append(f"{throughput(self._rate)}  ETA {clock(self._pace.left(step, total))}")
@@ -96,11 +96,11 @@ class Plain:
 class Rich:
     """A progress bar with loss, metric, throughput and time left, on a terminal."""
 
-    def __init__(self, goal: str | None = None) -> None:
+    def __init__(self, goal: str | None = None, unit: str = "1") -> None:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-        self._goal = goal
+        self._goal, self._unit = goal, unit
         self._pace = Pace()
         self._terminal = RichConsole(stderr=True, highlight=False)
         self._bar = Progress(
@@ -121,7 +121,7 @@ class Rich:
 
     def judged(self, step: int, total: int, metrics: Metrics, new_best: bool) -> None:
         """Write the line of one validation above the bar."""
-        parts = shown(metrics, self._goal)
+        parts = shown(metrics, self._goal, self._unit)
         self._value = parts[-1] if parts else ""
         mark = " *" if new_best else ""
         self._print(f"step {step:>{len(str(total))}}/{total}  {'  '.join(parts)}{mark}")
@@ -185,15 +185,18 @@ def _uncounted(done: int, total: int) -> None:
     return None
 
 
-def choose(json: bool, quiet: bool, goal: str | None = None) -> Console:
-    """Return the console that fits: nothing, a bar on a terminal, else plain lines."""
+def choose(json: bool, quiet: bool, goal: str | None = None, unit: str = "1") -> Console:
+    """Return the console that fits: nothing, a bar on a terminal, else plain lines.
+
+    goal is the metric that decides; a `unit` of "%" is stored as a fraction and shown x 100.
+    """
     if quiet:
         return Quiet()
     fancy = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return Rich(goal) if fancy and not json else Plain(goal)
+    return Rich(goal, unit) if fancy and not json else Plain(goal, unit)
 
 
-def shown(metrics: Metrics, goal: str | None) -> list[str]:
+def shown(metrics: Metrics, goal: str | None, unit: str = "1") -> list[str]:
     """Return train loss, validation loss and goal metric as text, what there is of them."""
     parts = []
     if "train_loss" in metrics:
@@ -203,7 +206,7 @@ def shown(metrics: Metrics, goal: str | None) -> list[str]:
     rest = [name for name in metrics if name not in ("train_loss", "loss")]
     name = goal if goal in metrics else next(iter(rest), None)
     if name is not None:
-        parts.append(f"{name} {number(metrics[name])}")
+        parts.append(f"{name} {measured(metrics[name], unit if name == goal else '1')}")
     return parts
 
 
@@ -212,6 +215,13 @@ def number(value: float | None) -> str:
     if value is None or value != value:
         return "-"
     return f"{value:.4g}"
+
+
+def measured(value: float | None, unit: str) -> str:
+    """Return a figure with its unit; "%" is stored as a fraction."""
+    if unit == "%":
+        return f"{number(None if value is None else value * 100)} %"
+    return number(value) + (f" {unit}" if unit != "1" else "")
 
 
 def throughput(rate: float) -> str:

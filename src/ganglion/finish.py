@@ -99,6 +99,7 @@ def export_policy(
     cases: Arrays,
     path: Path | None = None,
     precision: Any = "fp32",
+    tolerance: float | None = None,
 ) -> Exported:
     """Export the torch `policy` of a run as ONNX with its card; ExportError above the tolerance."""
     if not isinstance(policy, TorchPolicy):
@@ -116,7 +117,7 @@ def export_policy(
     probe = {k: cases[k][:64] for k in policy.signature.inputs if k in cases}
     whole = len(probe) == sum(s.role == "data" for s in policy.signature.inputs.values())
     checks = Checks(
-        rows=cfg.export.parity_inputs, limit=cfg.export.tolerance,
+        rows=cfg.export.parity_inputs, limit=tolerance or cfg.export.tolerance,
         cases={**probe, **_fill(policy, cycles)} if whole else None,
     )  # fmt: skip
     target = path or run.folder / "export" / "policy.onnx"
@@ -135,7 +136,8 @@ def _export_untrained(run: Run, session: Session, cases: Arrays) -> OnnxPolicy:
     cfg = session.cfg
     fresh = session.task.learner(None, "cpu", cfg.seed, Ranks())
     path = run.folder / "references" / "untrained.onnx"
-    export_policy(run, fresh.policy(), session.task, cfg, cases, path)
+    # a net that was never trained may amplify rounding: its difference is stated, not judged
+    export_policy(run, fresh.policy(), session.task, cfg, cases, path, tolerance=float("inf"))
     return OnnxPolicy(path)
 
 

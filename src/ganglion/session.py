@@ -111,13 +111,12 @@ def _restore(
     found, bad = checkpoint.load_newest(run.folder / "checkpoints")
     for sentence in bad:
         console.say(f"Left out: {sentence}")
+    if bad:
+        step = 0 if found is None else found.step
+        lost = max(checkpoint.listed(run.folder / "checkpoints"))
+        console.say(f"Going on from step {step}; the work since (step {lost}) is redone.")
     if found is None:
         return _begin_from_parent(run, learner)
-    if bad:
-        lost = [s for s in checkpoint.listed(run.folder / "checkpoints") if s > found.step]
-        console.say(
-            f"Going on from step {found.step}; the work since (step {max(lost)}) is redone."
-        )
     resume_changes(found.about["settings"], cfg)
     _check_exactness(found, console, strict)
     _load(learner, found)

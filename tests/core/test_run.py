@@ -228,7 +228,9 @@ def test_lines_wait_in_memory_while_the_disk_is_full(tmp_path: Path) -> None:
     assert lines.offset == 24
     lines.append({"n": 3})
     assert lines.flush(durably=True)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == b"".join(b'{"n":%d}\n' % n for n in range(4))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"".join(
+        b'{"n":%d}\n' % n for n in range(4)
+    )
 
 
 def test_lines_into_a_folder_that_went_away_are_an_output_error(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def test_any_word_is_a_setting_or_a_settings_error(name: str, value: str) -> Non
             assert "\n" not in str(error) or "\n" in text  # noqa: PT017
 
 
-@pytest.mark.parametrize("value", ["[" * 400 + "]" * 400, "9" * 5000, '{"a":' * 99 + "1" + "}" * 99])
+@pytest.mark.parametrize(
+    "value", ["[" * 400 + "]" * 400, "9" * 5000, '{"a":' * 99 + "1" + "}" * 99]
+)
 def test_hostile_values_are_refused(value: str) -> None:
     for name in ("inner.rate", "model", "seed"):
         with pytest.raises(SettingsError) as caught:
@@ -261,7 +263,10 @@ def test_every_setting_is_described_with_default_unit_and_limits() -> None:
 
 
 def test_difference_lists_leaves_under_their_dotted_names() -> None:
-    old, new = Whole().model_dump(mode="json"), words("model=deep", "seed=3").model_dump(mode="json")
+    old, new = (
+        Whole().model_dump(mode="json"),
+        words("model=deep", "seed=3").model_dump(mode="json"),
+    )
     assert core.difference(old, new) == {
         "model.kind": ("small", "deep"), "model.layers": (None, 4), "model.width": (8, 64),
         "seed": (0, 3),

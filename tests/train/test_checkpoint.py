@@ -48,7 +48,9 @@ def save(folder: Path, step: int = 5, state: Any = STATE) -> Path:
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor | np.ndarray):
         kind, equal = type(a) is type(b), torch.as_tensor(np.array(0))
-        one, two = (torch.as_tensor(np.array(x) if isinstance(x, np.ndarray) else x) for x in (a, b))
+        one, two = (
+            torch.as_tensor(np.array(x) if isinstance(x, np.ndarray) else x) for x in (a, b)
+        )
         equal = one.dtype == two.dtype and one.shape == two.shape
         return kind and equal and torch.equal(
             one.contiguous().reshape(-1).view(torch.uint8),

@@ -101,7 +101,9 @@ def test_every_part_of_an_accumulated_step_is_looked_at() -> None:
 def test_stopping_says_what_to_try() -> None:
     made = learner(data=poisoned(STEP), on_nonfinite="stop", optim={"clip_norm": 0.0})
     made.update()
-    with pytest.raises(TrainingError, match=r"step 7.*clipping was off.*Try optim\.lr=0\.005") as at:
+    with pytest.raises(
+        TrainingError, match=r"step 7.*clipping was off.*Try optim\.lr=0\.005"
+    ) as at:
         made.update()
     assert "ganglion data check" in str(at.value)
     assert made.step == STEP  # the step before is what stands

@@ -73,7 +73,11 @@ def run(
 ) -> tuple[Progress, Script, Book]:
     cfg = train_settings(**{"steps": len(values), "eval_every": 1, **settings})
     script, book = Script(values), book or Book()
-    return fit(script, Validation({}, lambda p: {}, goal), cfg, None, Progress(), book), script, book
+    return (
+        fit(script, Validation({}, lambda p: {}, goal), cfg, None, Progress(), book),
+        script,
+        book,
+    )
 
 
 def test_the_best_is_saved_when_it_comes_and_the_last_at_the_end() -> None:
@@ -146,7 +150,9 @@ def test_running_out_of_memory_is_named_at_its_step(where: str, error: Any, said
     setattr(Hungry, where, lambda self, *a: _raise(error) if self.step >= 1 or where == "loss"
             else Script.update(self))  # fmt: skip
     cfg = train_settings(steps=5, eval_every=1)
-    with pytest.raises(TrainingError, match=rf"Out of memory in the block after step 1.*{said}") as at:
+    with pytest.raises(
+        TrainingError, match=rf"Out of memory in the block after step 1.*{said}"
+    ) as at:
         fit(Hungry([1.0] * 5), Validation({}, lambda p: {}, GOAL), cfg, None, Progress(), Book())
     assert "MiB free" in str(at.value)
     assert "Lower train.batch_size" in str(at.value)

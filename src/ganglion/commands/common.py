@@ -11,6 +11,7 @@ from ganglion import registry
 from ganglion.commands.parsing import layer
 from ganglion.console import Console, choose
 from ganglion.core import run as runs
+from ganglion.core.contracts import Metric
 from ganglion.core.errors import SettingsError
 from ganglion.core.settings import names_of, read_file
 from ganglion.train.settings import TaskSettings
@@ -39,6 +40,8 @@ def resolved(args: Namespace) -> TaskSettings:
     return registry.resolve(args.task, args.preset, layers(args, args.task))
 
 
-def console(args: Namespace, goal: str | None = None) -> Console:
+def console(args: Namespace, goal: Metric | None = None) -> Console:
     """Return where progress is shown; `goal` is the metric named in it."""
-    return choose(args.json, args.quiet, goal)
+    if goal is None:
+        return choose(args.json, args.quiet)
+    return choose(args.json, args.quiet, goal.name, goal.unit)

@@ -6,6 +6,8 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ganglion import data_verbs
 from ganglion.commands.common import console, home, resolved
 from ganglion.commands.output import size, table, write, write_json
@@ -64,7 +66,7 @@ def show(args: Namespace) -> int:
     write(table(["array", "shape", "dtype", "unit"], arrays))
     for name, values in shown["rows"].items():
         write(f"\n{name}")
-        write("\n".join(f"  {value}" for value in values))
+        write("\n".join(f"  {_numbers(value)}" for value in values))
     for path in shown["pictures"]:
         write(path)
     return 0
@@ -92,6 +94,12 @@ def exported(args: Namespace) -> int:
     else:
         write(f"{path}  {size(path.stat().st_size)}")
     return 0
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return np.array2string(np.asarray(value), precision=5, separator=", ", max_line_width=1 << 20)
 
 
 def _layers(args: Namespace) -> list[Mapping[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ganglion import registry
 from ganglion.commands.common import home
 from ganglion.commands.output import table, write, write_json
-from ganglion.console import clock, number
+from ganglion.console import clock, measured
 from ganglion.core import run as runs
 from ganglion.core.errors import GanglionError, RunError, SettingsError, unknown
 from ganglion.core.run import STATES, Run
@@ -36,7 +37,7 @@ def runs_(args: Namespace) -> int:
     write(table(
         ["run", "name", "task", "status", "step", "goal", "best", "age"],
         [[r["run"], r["name"] or "", r["task"], r["status"], _of(r["step"], r["total"]),
-          str(r["goal"] or ""), number(r["value"]), clock(r["age_s"])] for r in rows],
+          str(r["goal"] or ""), measured(r["value"], r["unit"]), clock(r["age_s"])] for r in rows],
     ))  # fmt: skip
     return 0
 
@@ -45,13 +46,14 @@ def row(run: Run) -> dict[str, Any]:
     """Return one run as the list shows it; a damaged one shows as such."""
     try:
         config, manifest, status = run.config, run.manifest, run.status
-        goal, value = best(run)
-        steps = [int(line["step"]) for line in run.lines() if "step" in line]
+        lines = list(run.lines())
+        goal, unit = _goal(config)
+        steps = [int(line["step"]) for line in lines if "step" in line]
         return {
             "run": run.id, "folder": str(run.folder), "name": manifest.get("name"),
             "task": str(config["task"]), "status": status["state"],
             "step": status.get("step") if status.get("step") is not None else max(steps, default=0),
-            "total": status.get("total"), "goal": goal, "value": value,
+            "total": status.get("total"), "goal": goal, "value": best(lines, goal), "unit": unit,
             "message": status.get("message"), "created": manifest.get("created"),
             "age_s": max(0.0, time.time() - float(manifest.get("created") or time.time())),
         }  # fmt: skip
@@ -59,28 +61,25 @@ def row(run: Run) -> dict[str, Any]:
         return {
             "run": run.id, "folder": str(run.folder), "name": None,
             "task": run.folder.parent.name, "status": "damaged", "step": None, "total": None,
-            "goal": None, "value": None, "message": str(error), "created": None, "age_s": None,
+            "goal": None, "value": None, "unit": "1", "message": str(error), "created": None, "age_s": None,
         }  # fmt: skip
 
 
-def best(run: Run) -> tuple[str | None, float | None]:
-    """Return the goal's name and the best validation value so far, None where there is none."""
-    goal = _goal(run)
-    values = [line for line in run.lines() if line.get("kind") == "validation"]
-    kept = [line for line in values if line.get("new_best")]
-    if goal is None or not kept:
-        return goal, None
-    value = kept[-1].get(goal)
-    return goal, None if value is None else float(value)
+def best(lines: Sequence[Mapping[str, Any]], goal: str | None) -> float | None:
+    """Return the best validation value of the goal so far, None where there is none."""
+    kept = [line for line in lines if line.get("kind") == "validation" and line.get("new_best")]
+    value = kept[-1].get(goal) if kept and goal is not None else None
+    return None if value is None else float(value)
 
 
-def _goal(run: Run) -> str | None:
+def _goal(config: Mapping[str, Any]) -> tuple[str | None, str]:
     try:
-        task = str(run.config["task"])
-        cfg = registry.resolve(task, run.config.get("preset"), [run.config["settings"]])
-        return registry.make(task, cfg).goal.name
+        task = str(config["task"])
+        cfg = registry.resolve(task, config.get("preset"), [config["settings"]])
+        found = registry.make(task, cfg).goal
+        return found.name, found.unit
     except (GanglionError, KeyError):
-        return None  # of a task that is no longer installed, or of older settings
+        return None, "1"  # of a task that is no longer installed, or of older settings
 
 
 def _show(args: Namespace) -> int:
@@ -109,7 +108,7 @@ def _show(args: Namespace) -> int:
     if shown["message"]:
         write(str(shown["message"]))
     cells = [
-        [str(c["step"]), number(c["value"]), "*" if c["best"] else "",
+        [str(c["step"]), measured(c["value"], shown["unit"]), "*" if c["best"] else "",
          "" if c["whole"] else "unfinished"]
         for c in found
     ]  # fmt: skip

@@ -32,7 +32,7 @@ def train(args: Namespace) -> int:
     outcomes = []
     for number in range(args.seeds):
         mine = registry.override(args.task, cfg, {"seed": cfg.seed + number})
-        shown = console(args, registry.make(args.task, mine).goal.name)
+        shown = console(args, registry.make(args.task, mine).goal)
         run = pipeline.begin(
             args.task, mine, _place(args, number), preset=args.preset, parent=parent,
             workers=args.workers, progress=shown.counting("rows generated"),
@@ -69,7 +69,7 @@ def resume(args: Namespace) -> int:
         pipeline.reopen(run, [c for c in changes if c])
     else:
         run = _branch(args, root, run, task, cfg, changes)
-    shown = console(args, registry.make(task, cfg).goal.name)
+    shown = console(args, registry.make(task, cfg).goal)
     shown.say(f"Run {run.id} in {run.folder}")
     try:
         outcome = pipeline.train(run, shown, strict=args.strict)

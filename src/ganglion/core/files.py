@@ -55,13 +55,16 @@ def replace_text(path: Path, text: str) -> None:
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
-    except BaseException as error:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        if not (isinstance(error, OSError) and is_full(error) and path.is_file()):
+        if not is_full(error) or not path.is_file():
             raise
         with path.open("r+", encoding="utf-8") as file:
             file.write(text)
             file.truncate()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -69,7 +69,10 @@ class Resident:
 
 
 class Fresh:
-    """New rows at each step from the stream (seed, "fresh", step)."""
+    """New rows at each step from the stream (seed, "fresh", step).
+
+    draw(generator, count) gets a generator on the CPU, so that no device is waited for.
+    """
 
     rows: int | None = None
 
@@ -82,12 +85,13 @@ class Fresh:
         ranks: Ranks,
     ) -> None:
         self._draw, self._cfg, self._seed, self._ranks = draw, cfg, seed, ranks
-        self._generator = torch.Generator(device)
+        self._generator, self._device = torch.Generator(), device
 
     def batch(self, step: int, micro: int) -> Batch:
         """Draw one batch."""
         key = seeds.key(self._seed, "fresh", step, micro, self._ranks.rank)
-        return self._draw(self._generator.manual_seed(key >> 1), self._cfg.batch_size)
+        drawn = self._draw(self._generator.manual_seed(key >> 1), self._cfg.batch_size)
+        return {k: v.to(self._device, non_blocking=True) for k, v in drawn.items()}
 
     def share(self, step: int, micro: int) -> float:
         """Return 1 / accumulate: all parts are equal."""

@@ -30,7 +30,7 @@ class FreshStarts:
 
     full_share of the draws have the whole horizon left, the others 1..N steps with equal chances;
     scale multiplies the start box. The numbers come from the plant's NumPy samplers, seeded by
-    one integer from the generator.
+    one integer from the generator, which lives on the CPU.
     """
 
     plant: Plant
@@ -38,9 +38,8 @@ class FreshStarts:
     scale: float = 1.0
 
     def __call__(self, generator: torch.Generator, count: int) -> Batch:
-        """Draw `count` cases on the generator's device; the generator alone decides them."""
-        key = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-        rng = np.random.default_rng(int(key))
+        """Draw `count` cases; the generator alone decides them."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         plant = self.plant
         steps = rng.integers(1, plant.num_steps + 1, (count, 1))
         steps[rng.random((count, 1)) < self.full_share] = plant.num_steps
@@ -49,8 +48,7 @@ class FreshStarts:
             "target": plant.sample_targets(rng, count),
             "time_left_s": steps * plant.dt,
         }
-        device = generator.device
-        return {k: torch.as_tensor(a, dtype=torch.float32).to(device) for k, a in arrays.items()}
+        return {k: torch.as_tensor(a, dtype=torch.float32) for k, a in arrays.items()}
 
 
 @dataclass(frozen=True)

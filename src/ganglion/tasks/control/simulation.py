@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ganglion.tasks.control.linear_quadratic import Matrix, condense, inverse_fa
 from ganglion.tasks.control.plant import Plant
 
 SHARES = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # of the model's best step, tried in this order
-_NUDGE = 3e-3  # of the start box; truncation and float32 rounding of a difference are equal here
+_NUDGE = 1e-4  # of the start box; truncation 1e-8, rounding in float64 1e-12
 
 
 class Problem(NamedTuple):
@@ -58,6 +58,7 @@ class Simulation(nn.Module):
     p below is the damped Newton step (H + damping I)^-1 dJ/dv on the entries that act.
     """
 
+    precision: ClassVar[torch.dtype] = torch.float32
     bound: Tensor
     mask: Tensor
     factor: Tensor
@@ -67,7 +68,9 @@ class Simulation(nn.Module):
         super().__init__()
         self.num_steps, self.m, self.dt = plant.num_steps, plant.m, plant.dt
         self.damping = damping
-        self._table("bound", plant.bound)
+        self.register_buffer(
+            "bound", torch.tensor(plant.bound, dtype=torch.float32), persistent=False
+        )
 
     @abstractmethod
     def problem(self, state: Tensor, target: Tensor, steps: Tensor) -> Problem:
@@ -92,7 +95,7 @@ class Simulation(nn.Module):
 
     def controls(self, v: Tensor, steps: Tensor) -> Tensor:
         """Plan (B, M) -> controls (B, N, m) in control units, from now on and 0 after the end."""
-        u = v.unflatten(-1, (self.num_steps, self.m)) * self.bound
+        u: Tensor = v.unflatten(-1, (self.num_steps, self.m)) * self.bound
         index = torch.arange(self.num_steps, device=v.device) - steps.unsqueeze(-1)
         index = torch.remainder(index, self.num_steps)  # entry 0 becomes the one k from the end
         return u.gather(1, index.unsqueeze(-1).expand_as(u))
@@ -109,7 +112,7 @@ class Simulation(nn.Module):
         return factor
 
     def _table(self, name: str, values: Matrix) -> None:
-        table = torch.tensor(np.ascontiguousarray(values), dtype=torch.float32)
+        table = torch.tensor(np.ascontiguousarray(values), dtype=self.precision)
         self.register_buffer(name, table, persistent=False)
 
 
@@ -177,8 +180,12 @@ class RolloutSimulation(Simulation):
     """Any smooth plant with the quadratic cost of `Plant`: roll out, adjoint sweep, backtracking.
 
     The step's Jacobians are central differences, all times and directions in one batched step. The
-    preconditioner is the Hessian of the plant linearised at the origin.
+    preconditioner is the Hessian of the plant linearised at the origin. It works in float64 inside:
+    dJ/dv of an unstable plant is a difference of large terms, and in float32 its rounding grows
+    over the cycles until an exported file and this module disagree visibly.
     """
+
+    precision: ClassVar[torch.dtype] = torch.float64
 
     q: Tensor
     r: Tensor
@@ -207,13 +214,14 @@ class RolloutSimulation(Simulation):
             self._table(name, values)
 
     def problem(self, state: Tensor, target: Tensor, steps: Tensor) -> Problem:
-        mask = self.mask[steps - 1]
+        mask = self.mask[steps - 1].to(state.dtype)
         none = torch.zeros_like(mask)
         return Problem(state, target, mask, none, none, none, none[:, 0])
 
     def look(self, v: Tensor, problem: Problem) -> View:
         errors, gradient, turns = self._sweep(v, problem)
-        return View(self.precondition(gradient, problem.mask), errors, turns)
+        p = self.precondition(gradient, problem.mask)
+        return View(p.to(v.dtype), errors.to(v.dtype), turns)
 
     def share(self, v: Tensor, delta: Tensor, view: View, problem: Problem) -> Tensor:
         """Gauss-Newton's minimiser on the segment, cut back until the true cost falls.
@@ -221,13 +229,14 @@ class RolloutSimulation(Simulation):
         Cutting back to 0 is allowed, and a fall below rounding does not count as one. Starting
         from a smooth share keeps the answer continuous, so that rounding hardly shows.
         """
-        rise = ((delta @ self.damped) * view.p).sum(-1, keepdim=True)  # g . delta
-        best = (-rise / self._curvature(delta, view).clamp(min=1e-9)).clamp(0.0, 1.0)
+        exact = delta.to(self.precision)
+        rise = ((exact @ self.damped) * view.p).sum(-1, keepdim=True)  # g . delta
+        best = (-rise / self._curvature(exact, view).clamp(min=1e-9)).clamp(0.0, 1.0)
         shares = self.shares.view(-1, 1, 1) * best
-        costs = self._cost(v.unsqueeze(0) + shares * delta, problem)
+        costs = self._cost(v.unsqueeze(0) + shares * exact, problem)
         falls = torch.cat([costs[:-1] <= costs[-1:] * (1.0 - 1e-6), costs[-1:] >= 0.0])
         first = (falls * self.ranks.unsqueeze(-1)).argmax(0)
-        return self.shares[first].unsqueeze(-1) * best
+        return (self.shares[first].unsqueeze(-1) * best).to(v.dtype)
 
     def _curvature(self, delta: Tensor, view: View) -> Tensor:
         """delta' H delta (B, 1) with the Gauss-Newton Hessian, by the linearised plant."""
@@ -251,7 +260,7 @@ class RolloutSimulation(Simulation):
         for v in plans:
             with torch.no_grad():
                 value, gradient = self._cost(v, problem), self._sweep(v, problem)[1]
-            out.append(value + (gradient * (v - v.detach())).sum(-1))
+            out.append((value + (gradient * (v - v.detach())).sum(-1)).to(v.dtype))
         return torch.stack(out)
 
     def _sweep(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,8 +281,8 @@ class RolloutSimulation(Simulation):
     def _rollout(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """States (..., B, N + 1, n) and controls (..., B, N, m) of plans v (..., B, M)."""
         acts = self._acts(problem) > 0
-        u = v.unflatten(-1, (self.num_steps, self.m)) * self.bound
-        start = problem.state.expand(*v.shape[:-1], self.n)
+        u = v.to(self.precision).unflatten(-1, (self.num_steps, self.m)) * self.bound
+        start = problem.state.to(self.precision).expand(*v.shape[:-1], self.n)
 
         def advance(t: Tensor, x: Tensor) -> Tensor:
             moved = self.plant.step(x, u.index_select(-2, t).squeeze(-2))
