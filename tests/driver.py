@@ -44,8 +44,12 @@ def said(run: Run) -> str:
 def without_report() -> types.ModuleType:
     """A stand-in for `ganglion.finish` that does nothing."""
     stub = types.ModuleType("ganglion.finish")
-    stub.after_training = lambda *given: {}  # type: ignore[attr-defined]
+    stub.after_training = nothing  # type: ignore[attr-defined]
     return stub
+
+
+def nothing(*given: Any) -> dict[str, Any]:
+    return {}
 
 
 def child(

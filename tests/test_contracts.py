@@ -103,6 +103,7 @@ def test_a_task_that_breaks_a_rule_is_told(
     if answer := changes.pop("answer", None):
         good = task.references()
         changes["references"] = lambda: {**good, "oracle": Wrong(good["oracle"], answer)}
-    monkeypatch.setattr(registry, "make", lambda *given: Cheat(task, **changes))
+    cheat = Cheat(task, **changes)
+    monkeypatch.setattr(registry, "make", lambda name, settings: cheat if name else settings)
     with pytest.raises(testing.BrokenContractError, match=said):
         testing.CHECKS[rule](testing.Subject("control", cfg, tmp_path))

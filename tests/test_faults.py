@@ -18,15 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import driver
 import pytest
-from tiny import begin, fingerprint, settings, status
 
+import driver
 import ganglion
 from ganglion import pipeline
 from ganglion.core.errors import CheckpointError, DataError, OutputError, RunError, TrainingError
 from ganglion.core.run import Run
 from ganglion.train import checkpoint, device
+from tiny import begin, fingerprint, settings, status
 
 Ending = tuple[str, bytes]
 
@@ -369,7 +369,7 @@ def test_f22_a_checkpoint_of_a_newer_version_is_refused_by_name(home: Path, here
     path = run.folder / "checkpoints" / f"step_{steps(run)[-1]:08d}" / "manifest.json"
     newer = {**json.loads(path.read_bytes()), "version": 99}
     path.write_bytes(checkpoint._canonical(newer))
-    with pytest.raises(CheckpointError, match="checkpoint format 99.*Update ganglion"):
+    with pytest.raises(CheckpointError, match=r"checkpoint format 99.*Update ganglion"):
         pipeline.train(run)
 
 
@@ -405,7 +405,7 @@ def test_f24_a_dataset_made_anew_is_refused_by_its_digest(tmp_path: Path, here: 
     folder = Path(run.manifest["data"]["folder"])
     shutil.rmtree(folder)
     pipeline.generate("control", settings({"data": {"seed": 7}}), folder)
-    with pytest.raises(DataError, match="is not the one that run .* was begun on"):
+    with pytest.raises(DataError, match=r"is not the one that run .* was begun on"):
         pipeline.train(run)
 
 

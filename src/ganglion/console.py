@@ -188,7 +188,7 @@ def _uncounted(done: int, total: int) -> None:
 def choose(json: bool, quiet: bool, goal: str | None = None, unit: str = "1") -> Console:
     """Return the console that fits: nothing, a bar on a terminal, else plain lines.
 
-    goal is the metric that decides; a `unit` of "%" is stored as a fraction and shown x 100.
+    goal is the metric that decides; for a `unit` of "%" its fraction is shown x 100.
     """
     if quiet:
         return Quiet()
@@ -218,7 +218,7 @@ def number(value: float | None) -> str:
 
 
 def measured(value: float | None, unit: str) -> str:
-    """Return a figure with its unit; "%" is stored as a fraction."""
+    """Return a figure with its unit; for "%" the value is a fraction."""
     if unit == "%":
         return f"{number(None if value is None else value * 100)} %"
     return number(value) + (f" {unit}" if unit != "1" else "")

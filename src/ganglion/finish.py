@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ganglion import scoring
 from ganglion.core import metrics, seeds
 from ganglion.core.contracts import Arrays, Policy, Ranks, Task
-from ganglion.core.errors import ExportError
+from ganglion.core.errors import ExportError, Preempted
 from ganglion.core.run import Run
 from ganglion.core.settings import difference
 from ganglion.export.efficiency import Efficiency, efficiency
@@ -29,25 +29,33 @@ WORST = 8
 
 
 def after_training(
-    run: Run, session: Session, spent: Mapping[str, float], console: Any
+    run: Run,
+    session: Session,
+    spent: Mapping[str, float],
+    console: Any,
+    stop: Callable[[], str | None],
 ) -> dict[str, Any]:
     """Export, verify, evaluate and report the best checkpoint; the form of `train --json`.
 
     ExportError where the exported file does not answer as the trained policy does: the run then
-    keeps its checkpoints, and has no policy.onnx.
+    keeps its checkpoints, and has no policy.onnx. Preempted between two stages after a signal.
     """
-    console.stage("export")
-    run.set("running", stage="export", step=session.learner.step)
+
+    def stage(name: str) -> None:
+        if reason := stop():
+            raise Preempted(f"{reason} after training, before the stage {name!r}.")
+        console.stage(name)
+        run.set("running", stage=name, step=session.learner.step)
+
+    stage("export")
     session.learner.load_state_dict(chosen_checkpoint(run, "best").state["learner"])
     policy = session.learner.policy()
     validation = session.validation.data
     exported = export_policy(run, policy, session.task, session.cfg, validation)
     untrained = _export_untrained(run, session, validation)
-    console.stage("verify")
-    run.set("running", stage="verify")
+    stage("verify")
     measured = efficiency(exported.path)
-    console.stage("evaluate")
-    run.set("running", stage="evaluate")
+    stage("evaluate")
     onnx = OnnxPolicy(exported.path)
     entries = [
         Entry(str(run.manifest.get("name") or "policy"), "run", onnx, onnx.digest),
@@ -57,8 +65,7 @@ def after_training(
     cases = scoring.nominal_cases(session.data, "test")
     task = str(run.config["task"])
     scenarios = scoring.score(task, session.cfg, entries, cases, session.cfg.seed, True)
-    console.stage("report")
-    run.set("running", stage="report")
+    stage("report")
     scores = scoring.scores_json(task, session.cfg, session.cfg.seed, scenarios)
     report = {
         **scores,

@@ -220,7 +220,7 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
         spent = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - began}
         try:
             stop.interrupt()
-            outcome = finish.after_training(run, session, spent, console)
+            outcome = finish.after_training(run, session, spent, console, stop)
         except KeyboardInterrupt:
             raise Preempted(
                 f"{stop() or 'Stopped'} after the last step; what training gave is saved."
@@ -242,8 +242,8 @@ class _status:  # noqa: N801 - a context manager read as a verb
         if error is None:
             return
         try:
-            if isinstance(error, Preempted):
-                self._run.set("paused", message=str(error))
+            if isinstance(error, Preempted | KeyboardInterrupt):
+                self._run.set("paused", message=str(error) or "Stopped by a key.")
             else:
                 code = error.code if isinstance(error, GanglionError) else "error"
                 self._run.set("failed", error=code, message=str(error) or type(error).__name__)

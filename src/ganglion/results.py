@@ -65,7 +65,9 @@ def compare(
     policy_cmd is an external controller (JSON lines on standard input and output, no shell);
     recorded is a file of recorded outputs. html and out are where page and JSON are written.
     """
-    found = [sources.find(n, home, task) for n in _with_runs_first(names)]
+    wanted = _once(names)
+    task = task or sources.task_of(wanted, home)
+    found = [sources.find(n, home, task) for n in wanted]
     name = sources.common_task(found, task)
     outside = _outside(found, name, layers, policy_cmd, recorded)
     report, judged = _judge([*found, *outside], task, layers, data, cases, seed, scenarios)
@@ -274,7 +276,7 @@ def _test_split(data: dataset.Dataset) -> str:
     return "test" if "test" in data.card["splits"] else next(iter(data.card["splits"]))
 
 
-def _with_runs_first(names: Sequence[str]) -> list[str]:
+def _once(names: Sequence[str]) -> list[str]:
     if not names:
         raise SettingsError("Name at least one run, .onnx file or reference to compare.")
     return list(dict.fromkeys(names))

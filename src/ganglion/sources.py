@@ -76,6 +76,18 @@ def of_run(run: Run, checkpoint: str | int = "best") -> Source:
     return Source(Entry(name, "run", learner.policy(), f"step {step}"), task, cfg, run)
 
 
+def task_of(names: Sequence[str], home: Path) -> str | None:
+    """Return the task of the first run or file among `names`, so that references find theirs."""
+    for name in names:
+        try:
+            if name.endswith(".onnx"):
+                return of_file(Path(name)).task
+            return str(runs.find(home, name).config["task"])
+        except (RunError, KeyError):
+            continue
+    return None
+
+
 def policy(source: Source) -> Policy:
     """Return the policy itself; SettingsError for a reference without settings."""
     if source.entry.policy is not None:

@@ -34,8 +34,12 @@ def backwards(shards: Iterable[Shard]) -> Iterable[tuple[Shard, Arrays]]:
     return make(reversed(list(shards)))
 
 
+def silent(done: int, total: int) -> None:
+    return None
+
+
 def generate(folder: Path, by: Any = make, recipe: Recipe = RECIPE) -> Dataset:
-    return dataset.generate(folder, recipe, by, {"x": "m"}, lambda done, total: None)
+    return dataset.generate(folder, recipe, by, {"x": "m"}, silent)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

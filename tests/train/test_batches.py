@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import rows, train_settings
 
 from ganglion.core.contracts import Ranks
 from ganglion.train.batches import Fresh, Resident, to_device
+from tiny import rows, train_settings
 
 
 def made(count: int, seed: int = 0, ranks: Ranks = Ranks(), **settings: int) -> Resident:  # noqa: B008

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import digest, learner
 
 from ganglion.core.errors import CheckpointError
 from ganglion.train import checkpoint
+from tiny import digest, learner
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "checkpoint_v1" / "step_00000005"
 FIXTURE_DIGEST = (FIXTURE.parent / "state_digest.txt").read_text().strip()
@@ -87,9 +87,16 @@ def test_what_no_state_may_hold_is_named(tmp_path: Path) -> None:
 
 def test_one_bit_of_any_leaf_changes_the_digest() -> None:
     first = checkpoint.state_digest(STATE)
-    for change in ({"small": 1e-323}, {"text": "a"}, {"big": 2**80 + 1}, {"empty": torch.zeros(3, 0)},
-                   {"half": STATE["half"].float()}, {"flags": torch.tensor([True, True])},
-                   {"nothing": False}):  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {"small": 1e-323},
+        {"text": "a"},
+        {"big": 2**80 + 1},
+        {"empty": torch.zeros(3, 0)},
+        {"half": STATE["half"].float()},
+        {"flags": torch.tensor([True, True])},
+        {"nothing": False},
+    ]
+    for change in changes:
         assert checkpoint.state_digest({**STATE, **change}) != first
 
 
@@ -242,7 +249,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused_by_name(two: Path) -> None:
     path = two / "step_00000010" / "manifest.json"
     manifest = {**json.loads(path.read_bytes()), "version": 99}
     path.write_bytes(checkpoint._canonical(manifest))
-    with pytest.raises(CheckpointError, match="checkpoint format 99.*Update ganglion"):
+    with pytest.raises(CheckpointError, match=r"checkpoint format 99.*Update ganglion"):
         checkpoint.load_newest(two)  # no silent loss of work by falling back
 
 

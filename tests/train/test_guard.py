@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import digest, learner, rows, run_out, squared
 from torch import Tensor, nn
 
 from ganglion.core.contracts import Ranks
 from ganglion.core.errors import TrainingError
 from ganglion.train.batches import Resident
+from tiny import digest, learner, rows, run_out, squared
 
 STEP = 7  # in the middle of the second block of 5
 

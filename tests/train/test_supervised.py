@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import digest, learner, net, rows, run_out, squared
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,6 +13,7 @@ from ganglion.core import seeds
 from ganglion.core.contracts import Ranks
 from ganglion.train.batches import Resident
 from ganglion.train.supervised import initialised
+from tiny import digest, learner, net, rows, run_out, squared
 
 
 def linear() -> nn.Module:
@@ -189,18 +189,21 @@ class Looks(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_longer_block_looks_at_the_device_no_more_often(monkeypatch: Any) -> None:
-    counts, copies = [], []
-    for block in (5, 20):
-        made = learner(block=block, steps=40, ema=0.9)
+@pytest.mark.parametrize("block", [5, 20])
+def test_a_block_looks_at_the_device_at_its_end_alone(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = learner(block=block, steps=40, ema=0.9)
+    made.update()
+    listed: list[Tensor] = []
+    original = Tensor.tolist
+
+    def tolist(tensor: Tensor) -> Any:
+        listed.append(tensor)
+        return original(tensor)
+
+    monkeypatch.setattr(Tensor, "tolist", tolist)
+    with Looks() as looks:
         made.update()
-        listed: list[int] = []
-        original = Tensor.tolist
-        monkeypatch.setattr(Tensor, "tolist", lambda t, o=original: (listed.append(1), o(t))[1])
-        with Looks() as looks:
-            made.update()
-        monkeypatch.undo()
-        counts.append(looks.count)
-        copies.append(len(listed))
-    assert copies == [1, 1]
-    assert counts[0] == counts[1]  # the means of the block, once
+    assert [len(t) for t in listed] == [block]  # the flags of the block, in one copy
+    assert looks.count == 3  # the means of loss, noise and grad_norm

@@ -44,4 +44,4 @@ def console(args: Namespace, goal: Metric | None = None) -> Console:
     """Return where progress is shown; `goal` is the metric named in it."""
     if goal is None:
         return choose(args.json, args.quiet)
-    return choose(args.json, args.quiet, goal.name, goal.unit)
+    return choose(args.json, args.quiet, goal.name, "%" if goal.percent else goal.unit)

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ganglion import pipeline, sources
+from ganglion import pipeline
 from ganglion.commands.common import home
 from ganglion.commands.output import policies, size, table, write, write_json
 from ganglion.commands.parsing import layer
 from ganglion.console import number
 from ganglion.core import files
-from ganglion.core import run as runs
-from ganglion.core.errors import OutputError, RunError, SettingsError, unknown
+from ganglion.core.errors import OutputError, SettingsError, unknown
 
 
 def evaluate(args: Namespace) -> int:
@@ -37,7 +36,7 @@ def compare(args: Namespace) -> int:
     if not names:
         raise SettingsError("`ganglion compare` needs at least one run, file or reference.")
     result = pipeline.compare(
-        names, task=args.task or _task_of(names, home(args)), layers=_layers(words),
+        names, task=args.task, layers=_layers(words),
         data=args.data, cases=args.cases, seed=args.seed, scenarios=args.scenarios,
         policy_cmd=args.policy_cmd, recorded=args.recorded, html=args.html, out=args.out,
         home=home(args),
@@ -113,18 +112,6 @@ def view(args: Namespace) -> int:
 
 
 # ---------------------------------------------------------------- reading and telling
-
-
-def _task_of(names: list[str], root: Path) -> str | None:
-    """Return the task of the first run or file among `names`, so that references find theirs."""
-    for name in names:
-        try:
-            if name.endswith(".onnx"):
-                return sources.of_file(Path(name)).task
-            return str(runs.find(root, name).config["task"])
-        except (RunError, KeyError):
-            continue
-    return None
 
 
 def _layers(words: list[str]) -> list[Mapping[str, Any]]:

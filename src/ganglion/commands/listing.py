@@ -37,7 +37,7 @@ def runs_(args: Namespace) -> int:
     write(table(
         ["run", "name", "task", "status", "step", "goal", "best", "age"],
         [[r["run"], r["name"] or "", r["task"], r["status"], _of(r["step"], r["total"]),
-          str(r["goal"] or ""), measured(r["value"], r["unit"]), clock(r["age_s"])] for r in rows],
+          str(r["goal"] or ""), measured(r["value"], _unit(r)), clock(r["age_s"])] for r in rows],
     ))  # fmt: skip
     return 0
 
@@ -47,13 +47,14 @@ def row(run: Run) -> dict[str, Any]:
     try:
         config, manifest, status = run.config, run.manifest, run.status
         lines = list(run.lines())
-        goal, unit = _goal(config)
+        goal, unit, percent = _goal(config)
         steps = [int(line["step"]) for line in lines if "step" in line]
         return {
             "run": run.id, "folder": str(run.folder), "name": manifest.get("name"),
             "task": str(config["task"]), "status": status["state"],
             "step": status.get("step") if status.get("step") is not None else max(steps, default=0),
-            "total": status.get("total"), "goal": goal, "value": best(lines, goal), "unit": unit,
+            "total": status.get("total"), "goal": goal, "value": best(lines, goal),
+            "unit": unit, "percent": percent,
             "message": status.get("message"), "created": manifest.get("created"),
             "age_s": max(0.0, time.time() - float(manifest.get("created") or time.time())),
         }  # fmt: skip
@@ -61,7 +62,9 @@ def row(run: Run) -> dict[str, Any]:
         return {
             "run": run.id, "folder": str(run.folder), "name": None,
             "task": run.folder.parent.name, "status": "damaged", "step": None, "total": None,
-            "goal": None, "value": None, "unit": "1", "message": str(error), "created": None, "age_s": None,
+            "goal": None, "value": None, "unit": "1",
+            "percent": False,
+            "message": str(error), "created": None, "age_s": None,
         }  # fmt: skip
 
 
@@ -72,14 +75,18 @@ def best(lines: Sequence[Mapping[str, Any]], goal: str | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _goal(config: Mapping[str, Any]) -> tuple[str | None, str]:
+def _goal(config: Mapping[str, Any]) -> tuple[str | None, str, bool]:
     try:
         task = str(config["task"])
         cfg = registry.resolve(task, config.get("preset"), [config["settings"]])
         found = registry.make(task, cfg).goal
-        return found.name, found.unit
+        return found.name, found.unit, found.percent
     except (GanglionError, KeyError):
-        return None, "1"  # of a task that is no longer installed, or of older settings
+        return None, "1", False  # of a task that is no longer installed, or of older settings
+
+
+def _unit(row: Mapping[str, Any]) -> str:
+    return "%" if row["percent"] else str(row["unit"])
 
 
 def _show(args: Namespace) -> int:
@@ -108,7 +115,7 @@ def _show(args: Namespace) -> int:
     if shown["message"]:
         write(str(shown["message"]))
     cells = [
-        [str(c["step"]), measured(c["value"], shown["unit"]), "*" if c["best"] else "",
+        [str(c["step"]), measured(c["value"], _unit(shown)), "*" if c["best"] else "",
          "" if c["whole"] else "unfinished"]
         for c in found
     ]  # fmt: skip

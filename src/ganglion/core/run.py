@@ -255,7 +255,7 @@ def find(root: Path, text: str) -> Run:
 
     RunError names the nearest known run.
     """
-    if len(text) > 4096 or any(len(part.encode()) > 255 for part in text.split("/")):
+    if len(text) > 4096 or any(len(os.fsencode(part)) > 255 for part in text.split("/")):
         raise RunError(f"There is no run {text[:40]!r}...: no path or name is that long.")
     if text and (Path(text) / "config.json").is_file():
         return Run.open(Path(text))

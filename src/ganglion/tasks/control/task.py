@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Control:
     (evaluation: actuator gain, parameter mismatch).
     """
 
+    import_settings: ClassVar[Mapping[str, Any]] = {"labels": "imported"}  # of foreign data
     metrics = evaluation.METRICS
     goal = evaluation.GAP
 
