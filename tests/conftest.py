@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 
 import pytest
+
+# Two threads on cores that others use too would wait for each other in busy loops.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Children of the fault tests fork from one process that has imported torch already.
 multiprocessing.set_forkserver_preload(
