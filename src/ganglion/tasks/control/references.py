@@ -14,6 +14,7 @@ from ganglion.tasks.control.plant import Floats, Plant
 from ganglion.tasks.control.riccati import steady_tracking_gain, tracking_gains
 
 ADMM_ITERATIONS = (5, 10, 20)
+REACH = 10.0  # declared range of states and targets, in start boxes
 
 
 def references(model: Plant, truth: Plant) -> Mapping[str, Policy]:
@@ -36,7 +37,8 @@ def references(model: Plant, truth: Plant) -> Mapping[str, Policy]:
 def signature(plant: Plant, steps: int, more: Mapping[str, TensorSpec] | None = None) -> Signature:
     """Return what policies of `plant` take and give; `steps` controls come out (1: feedback)."""
     unit = ", ".join(plant.state_units)
-    state = TensorSpec((plant.n,), unit=unit, labels=plant.state_labels)
+    reach = REACH * max(plant.start_box)  # far beyond any start; a sensor that says more is wrong
+    state = TensorSpec((plant.n,), unit=unit, labels=plant.state_labels, low=-reach, high=reach)
     horizon = plant.horizon_s
     return Signature(
         {
