@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Children of the fault tests fork from one process that has imported torch already.
 multiprocessing.set_forkserver_preload(
     ["ganglion.pipeline", "ganglion.session", "ganglion.console", "ganglion.tasks.control.task",
-     "ganglion.tasks.control.learning"]
+     "ganglion.tasks.control.learning", "torch._dynamo"]  # which the optimizer imports
 )  # fmt: skip
 
 

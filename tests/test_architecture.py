@@ -288,3 +288,12 @@ def test_at_most_five_frames_lie_between_main_and_the_optimizer(
     )  # fmt: skip
     assert frames[0] == "cli.main"
     assert len(frames) <= 5, frames
+
+
+def test_beginning_to_train_does_not_load_the_compiler() -> None:
+    code = (
+        "from ganglion.train import device; from ganglion.train.settings import TrainSettings\n"
+        "device.prepare(TrainSettings())\n"
+        "assert 'torch._inductor' not in sys.modules; sys.modules.pop('torch')"
+    )
+    runs_without_torch(code)

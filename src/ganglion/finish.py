@@ -48,7 +48,8 @@ def after_training(
         run.set("running", stage=name, step=session.learner.step)
 
     stage("export")
-    session.learner.load_state_dict(chosen_checkpoint(run, "best").state["learner"])
+    best = chosen_checkpoint(run, "best", console.say)
+    session.learner.load_state_dict(best.state["learner"])
     policy = session.learner.policy()
     validation = session.validation.data
     exported = export_policy(run, policy, session.task, session.cfg, validation)

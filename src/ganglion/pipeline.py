@@ -78,7 +78,7 @@ def generate(
             yield from map(_make_shard, jobs)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context) as pool:
+        with ProcessPoolExecutor(workers, context, _leave_with_parent) as pool:
             try:
                 yield from pool.map(_make_shard, jobs)
             except BrokenProcessPool:

@@ -83,8 +83,14 @@ def trained(run: Run, which: str | int = "best") -> tuple[Learner, Task, TaskSet
     return learner, task, cfg, found.step
 
 
-def chosen_checkpoint(run: Run, which: str | int) -> checkpoint.Loaded:
-    """Return one verified checkpoint of a run; the errors say which there are."""
+def chosen_checkpoint(
+    run: Run, which: str | int, instead: Callable[[str], None] | None = None
+) -> checkpoint.Loaded:
+    """Return one verified checkpoint of a run; the errors say which there are.
+
+    Where the best one is damaged, `instead` is told so and the newest is returned; without it
+    that is a CheckpointError.
+    """
     folder = run.folder / "checkpoints"
     steps = checkpoint.listed(folder)
     if isinstance(which, int):
@@ -98,8 +104,13 @@ def chosen_checkpoint(run: Run, which: str | int) -> checkpoint.Loaded:
     if which == "best" and best is not None and best != newest.step and best in steps:
         try:
             return checkpoint.load(folder / f"step_{best:08d}")
-        except CheckpointError:
-            return newest
+        except CheckpointError as error:
+            if instead is None:
+                raise CheckpointError(
+                    f"The best checkpoint is lost: {error} The newest good one is step "
+                    f"{newest.step}; name it, or `last`."
+                ) from error
+            instead(f"The best checkpoint is lost ({error}); step {newest.step} stands in.")
     if which not in ("best", "last"):
         raise SettingsError(f"A checkpoint is best, last or step=N, not {which!r}.")
     return newest

@@ -33,7 +33,9 @@ def choose(name: str) -> str:
 def prepare(cfg: TrainSettings) -> None:
     """Set the thread count and the kernels that the settings ask for, for this process."""
     torch.set_num_threads(cfg.threads)
-    torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
+    if cfg.deterministic or torch.are_deterministic_algorithms_enabled():
+        # asked for only where needed: the call imports torch's compiler, seconds of start-up
+        torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
     if cfg.deterministic:
         torch.backends.cudnn.benchmark = False
 
