@@ -22,7 +22,7 @@ from ganglion import provenance, registry
 from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
 from ganglion.core.contracts import Arrays, Policy
-from ganglion.core.dataset import Dataset, Shard
+from ganglion.core.dataset import Dataset, Recipe, Shard
 from ganglion.core.errors import GanglionError, Preempted, RunError, SettingsError
 from ganglion.core.run import Run
 from ganglion.results import act, compare, evaluate, export, verify, view
@@ -62,12 +62,7 @@ def generate(
     wanted = recipe(task, cfg)
     target = folder or home / "datasets" / task / wanted.digest[:16]
     if (target / "card.json").is_file():
-        found = dataset.open_dataset(target)
-        if found.card["recipe"] != wanted.to_json():
-            raise SettingsError(
-                f"{target} holds a dataset of other settings; choose another folder."
-            )
-        return found
+        return _same(target, wanted)
     files.ensure_writable(target)
     units = getattr(registry.make(task, cfg), "units", {})
     cfg_text = cfg.model_dump_json()
@@ -87,7 +82,17 @@ def generate(
                     "stays; the same command goes on from there, with fewer --workers if need be."
                 ) from None
 
-    return dataset.generate(target, wanted, make, units, progress)
+    with dataset.writing(target):
+        if (target / "card.json").is_file():  # another process was faster
+            return _same(target, wanted)
+        return dataset.generate(target, wanted, make, units, progress)
+
+
+def _same(target: Path, wanted: Recipe) -> Dataset:
+    found = dataset.open_dataset(target)
+    if found.card["recipe"] != wanted.to_json():
+        raise SettingsError(f"{target} holds a dataset of other settings; choose another folder.")
+    return found
 
 
 def _leave_with_parent() -> None:

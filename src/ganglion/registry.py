@@ -43,7 +43,7 @@ def resolve(
 ) -> TaskSettings:
     """Resolve the settings of a task: defaults < preset < `layers` (nested, lowest first)."""
     cls = settings(name)
-    core_settings.merge(cls, layers)  # unknown names are named before anything else
+    core_settings.check_names(cls, layers)  # before a preset reads them
     preset = preset or "standard"
     if preset not in cls.presets:
         raise SettingsError(unknown("preset", preset, cls.presets))

@@ -413,7 +413,11 @@ def _parity(run: runs.Run | None, found: Source) -> dict[str, Any] | None:
     learner, *_ = trained(run, "best")
     limits = found.cfg.export
     measured = parity(
-        learner.policy(), sources.policy(found), limits.parity_inputs, limit=limits.tolerance
+        learner.policy(),
+        sources.policy(found),
+        limits.parity_inputs,
+        limit=limits.tolerance,
+        steps=_steps(found),
     )
     return {"max_abs": measured.max_abs, "inputs": measured.inputs}
 

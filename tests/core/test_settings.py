@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ganglion import registry
 from ganglion.core import settings as core
 from ganglion.core.errors import SettingsError
-from ganglion.core.settings import Settings, setting, variant
+from ganglion.core.settings import Settings, parse_override, setting, variant
 
 
 class Small(Settings):
@@ -282,3 +283,11 @@ def test_a_digest_does_not_depend_on_the_order_of_names() -> None:
 
 def test_dotted_names_become_nested() -> None:
     assert core.dotted({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_a_presets_variant_takes_its_settings_from_the_command_line() -> None:
+    # `--preset guide` chooses model=trc, so model.size is known though the default model lacks it
+    cfg = registry.resolve("control", "guide", [parse_override("model.size=large")])
+    assert cfg.model_dump()["model"]["size"] == "large"
+    with pytest.raises(SettingsError, match=r"Unknown setting 'model.size'"):
+        registry.resolve("control", "quick", [parse_override("model.size=large")])

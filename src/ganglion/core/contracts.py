@@ -150,8 +150,10 @@ class Metric:
 class Task(Protocol):
     """One problem: where its data comes from, how it is learned, how it is judged.
 
-    `settings` is the resolved settings object it was built from. `draw(policy, cases, rng)`,
-    `importers` and `formats` are optional attributes that generic code looks for.
+    `settings` is the resolved settings object it was built from. Optional attributes that generic
+    code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
+    inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
+    out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`.
     """
 
     metrics: Sequence[Metric]

@@ -7,12 +7,14 @@ FOLDER/parts/...            shards of an unfinished generation; gone once the ca
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import tokenize
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -282,6 +284,22 @@ def finish(folder: Path, recipe: Recipe, units: Mapping[str, str], **about: Any)
             f"Cannot write the dataset {folder}: {error.strerror}. The same command goes on."
         ) from error
     return dataset
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Wait until no other process generates into `folder`, then keep others out.
+
+    The lock lies beside the folder and goes with its holder.
+    """
+    try:
+        whole = folder.resolve()
+        handle = whole.with_name(f".{whole.name}.lock").open("a")
+    except OSError as error:
+        raise OutputError(f"Cannot write beside {folder}: {error.strerror}.") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def generate(

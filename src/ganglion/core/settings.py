@@ -179,6 +179,12 @@ def combine(overrides: Sequence[Raw]) -> dict[str, Any]:
     return out
 
 
+def check_names(cls: type[Settings], layers: Sequence[Raw]) -> None:
+    """SettingsError for the first name that no variant of `cls` knows."""
+    for layer in layers:
+        _check_names(cls, layer, "", cls)
+
+
 def said(cls: type[Settings], layers: Sequence[Raw]) -> dict[str, Any]:
     """Return what the layers say together; a bare kind of a variant becomes {"kind": kind}."""
     out = combine(layers)

@@ -105,6 +105,7 @@ def export(
             sizes=checks.sizes,
             cases=checks.cases,
             limit=checks.limit if precision == "fp32" else checks.lossy_limit,
+            steps=card.get("steps"),
         )
         made["parity"] = asdict(measured)
     data = _write(model, signature, card, made)

@@ -38,11 +38,13 @@ def parity(
     sizes: Mapping[str, Sequence[int]] | None = None,
     cases: Arrays | None = None,
     limit: float = LIMIT,
+    steps: Mapping[str, int] | None = None,
 ) -> Parity:
     """Ask both policies the same `count` rows in batches of 1, 7, 64, ... and compare.
 
     rng defaults to a fixed one. sizes are the sizes to try for each named axis; cases are real
-    inputs, asked first as one batch and not counted. Raises ExportError above `limit`
+    inputs, asked first as one batch and not counted. steps caps the drawn "steps" inputs, at what
+    the policy was trained for: further recursion amplifies rounding without bound. Raises ExportError above `limit`
     (infinity: only measure), and wherever one answer is NaN or infinite and the other is not.
     """
     signature = expected.signature
@@ -52,7 +54,7 @@ def parity(
     differ = dict.fromkeys(signature.outputs, 0)
     total = dict.fromkeys(signature.outputs, 0)
     generator = np.random.default_rng(0) if rng is None else rng
-    for inputs in _batches(signature, count, generator, sizes, cases):
+    for inputs in _batches(signature, count, generator, sizes, cases, steps or {}):
         wanted, given = expected.act(inputs), found.act(inputs)
         for name, spec in signature.outputs.items():
             _same_form(name, wanted[name], given[name], inputs)
@@ -81,6 +83,7 @@ def _batches(
     rng: np.random.Generator,
     sizes: Mapping[str, Sequence[int]] | None,
     cases: Arrays | None,
+    steps: Mapping[str, int],
 ) -> Iterator[Arrays]:
     if cases is not None:
         yield cases
@@ -92,7 +95,9 @@ def _batches(
         tried = {axis: (sizes or {}).get(axis, SIZES) for axis in sorted(named)}
         # Offset per axis, so that height and width also differ.
         chosen = {a: int(s[(turn + i) % len(s)]) for i, (a, s) in enumerate(tried.items())}
-        yield draw(signature, batch, rng, chosen)
+        drawn = draw(signature, batch, rng, chosen)
+        capped = {k: 1 + (drawn[k] - 1) % most for k, most in steps.items() if k in drawn}
+        yield {**drawn, **capped}
         done, turn = done + batch, turn + 1
 
 

@@ -57,6 +57,11 @@ class Control:
         return self._settings
 
     @property
+    def steps(self) -> Mapping[str, int]:
+        """What an input of role "steps" gets where nobody says otherwise."""
+        return {} if self.settings.cycles is None else {"cycles": self.settings.cycles}
+
+    @property
     def units(self) -> Mapping[str, str]:
         """Unit of each array of the data."""
         state = ", ".join(self.plant.state_units)
