@@ -6,20 +6,50 @@ import torch
 from torch import Tensor, nn
 
 
+class RmsNorm(nn.Module):
+    """z / sqrt(mean(z^2) + eps) over the last axis, without weights.
+
+    In an exported graph it is written as ONNX Runtime recognises it (SimplifiedLayerNormalization),
+    the factor of ones included: one node instead of six.
+    """
+
+    ones: Tensor
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("ones", torch.ones(width), persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalise (B, width)."""
+        if not torch.compiler.is_exporting():
+            return nn.functional.rms_norm(z, self.ones.shape, eps=self.eps)
+        return z / (z.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.ones
+
+
 class ReasoningBlock(nn.Module):
     """Residual pre-norm block z + W2 silu(W1 rms(z)), shared by every step that uses it."""
 
     def __init__(self, latent_dim: int, expansion: int = 2) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(latent_dim, elementwise_affine=False, eps=1e-6)
+        self.norm = RmsNorm(latent_dim)
         self.up = nn.Linear(latent_dim, expansion * latent_dim)
         self.down = nn.Linear(expansion * latent_dim, latent_dim)
         self.down.weight.data.mul_(0.5)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Map latents (B, d) to (B, d)."""
-        out: Tensor = z + self.down(nn.functional.silu(self.up(self.norm(z))))
-        return out
+    def forward(self, z: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Map latents (B, d) to (B, d).
+
+        shift, where given, stands for the last bias: what the caller adds anyway goes in there.
+        """
+        hidden = nn.functional.silu(self.up(self.norm(z)))
+        carried = z + (self.down.bias if shift is None else shift)
+        if torch.compiler.is_exporting():  # one Gemm; in autocast it would round the sum
+            return torch.addmm(carried, hidden, self.down.weight.t())
+        return carried + nn.functional.linear(hidden, self.down.weight)
+
+
+Latents = tuple[Tensor, ...]
 
 
 class RecursiveReasoner(nn.Module):
@@ -28,8 +58,8 @@ class RecursiveReasoner(nn.Module):
     One level: z <- block(z + x), `steps` times. Two levels: z_L <- block(z_L + z_H + x) `steps`
     times, then z_H <- block(z_H + z_L). Sharing the block between levels follows
     Jolicoeur-Martineau, "Less is more: recursive reasoning with tiny networks", arXiv:2510.04871,
-    section 4. The latents are one array (B, levels * d), so a loop carries a single tensor;
-    the slow one comes first.
+    section 4. Each latent is (B, d), the slow one first, and normalised after every cycle:
+    without that the residual stream grows with each and the trained depth is a cliff.
     """
 
     def __init__(self, latent_dim: int, levels: int, steps: int) -> None:
@@ -38,33 +68,27 @@ class RecursiveReasoner(nn.Module):
             raise ValueError(f"levels is {levels}; expected 1 (single latent) or 2 (slow and fast)")
         if steps < 1:
             raise ValueError(f"steps is {steps}; expected at least 1")
-        self.latent_dim, self.levels, self.steps = latent_dim, levels, steps
+        self.levels, self.steps = levels, steps
         self.block = ReasoningBlock(latent_dim)
-        self.norm = nn.RMSNorm(latent_dim, elementwise_affine=False, eps=1e-6)
+        self.norm = RmsNorm(latent_dim)
 
-    def initial(self, encoded: Tensor) -> Tensor:
-        """Latents (B, levels * d) of an encoded problem (B, d): every level starts from it."""
-        return torch.cat([encoded] * self.levels, -1)
+    def initial(self, encoded: Tensor) -> Latents:
+        """Latents of an encoded problem (B, d): every level starts from it."""
+        return (encoded,) * self.levels
 
-    def read(self, latents: Tensor) -> Tensor:
-        """Return the slow latent, normalised, (B, d): what a head reads."""
-        out: Tensor = self.norm(latents[:, : self.latent_dim])
-        return out
-
-    def forward(self, latents: Tensor, x: Tensor) -> Tensor:
-        """Reason once: latents (B, levels * d), injected observation (B, d) -> latents."""
+    def forward(self, latents: Latents, x: Tensor) -> Latents:
+        """Reason once: latents, injected observation (B, d) -> latents."""
         if self.levels == 1:
-            z = latents
-            for _ in range(self.steps):
-                z = self.block(z + x)
-            return self._bounded(z)
-        slow, fast = latents.split(self.latent_dim, -1)
-        for _ in range(self.steps):
-            fast = self.block(fast + slow + x)
-        slow = self.block(slow + fast)
-        return torch.cat([self._bounded(slow), self._bounded(fast)], -1)
+            return (self.norm(self._steps(latents[0], x)),)
+        slow, fast = latents
+        fast = self._steps(fast, x + slow)
+        return self.norm(self.block(slow + fast)), self.norm(fast)
 
-    def _bounded(self, z: Tensor) -> Tensor:
-        # Without it the residual stream grows with every cycle and the trained depth is a cliff.
-        out: Tensor = self.norm(z)
+    def _steps(self, z: Tensor, x: Tensor) -> Tensor:
+        """z <- block(z + x), `steps` times."""
+        shift = x + self.block.down.bias
+        z = z + x
+        for _ in range(self.steps - 1):
+            z = self.block(z, shift)
+        out: Tensor = self.block(z)
         return out

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ganglion.tasks.control.plant import Plant
-from ganglion.tasks.control.refinement import RefiningController
+from ganglion.tasks.control.refinement import Latents, RefiningController
 from ganglion.tasks.control.simulation import LinearSimulation, Problem, View
 
 
@@ -49,18 +49,19 @@ class PreconditionedController(RefiningController):
         size = plant.num_steps * plant.m
         return latent_dim * (2 * latent_dim + 3 * size)
 
-    def begin(self, time_left: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """First latent (B, d) and plan, from the damped unconstrained optimum."""
+    def begin(self, time_left: Tensor, problem: Problem) -> tuple[Latents, Tensor, Latents]:
+        """First latents w, clip w (B, d) and plan, from the damped unconstrained optimum."""
         w: Tensor = self.encode(problem.newton)
-        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem.mask
+        clipped = w.clamp(-1.0, 1.0)
+        return (w, clipped), clipped[:, : self.size] * problem.mask, ()
 
     def propose(
-        self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
-    ) -> tuple[Tensor, Tensor, View]:
-        assert isinstance(self.simulation, LinearSimulation)
-        step = self.simulation.newton_step(v, problem)
-        w = self.update(torch.cat([w, w.clamp(-1.0, 1.0), step, v], -1))
-        return w, w[:, : self.size].clamp(-1.0, 1.0) * problem.mask, View(step)
+        self, w: Latents, v: Tensor, context: Latents, problem: Problem
+    ) -> tuple[Latents, Tensor, View]:
+        view = self.simulation.look(v, problem)
+        new = self.update(torch.cat([*w, view.p, v], -1))
+        clipped = new.clamp(-1.0, 1.0)
+        return (new, clipped), clipped[:, : self.size] * problem.mask, view
 
     def _start_as_admm(self, d: int, damping: float) -> None:
         # With w = plan + dual, z = clip w, P = (H + damping I)^-1 a step of ADMM is

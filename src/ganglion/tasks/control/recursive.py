@@ -14,7 +14,7 @@ from ganglion.nets.mlp import Mlp
 from ganglion.nets.recursive import RecursiveReasoner
 from ganglion.tasks.control.feedback import varying_targets
 from ganglion.tasks.control.plant import Plant
-from ganglion.tasks.control.refinement import RefiningController
+from ganglion.tasks.control.refinement import Latents, RefiningController
 from ganglion.tasks.control.simulation import Problem, View, simulation_of
 
 
@@ -25,7 +25,7 @@ class RecursiveController(RefiningController):
     encoded problem, plan = clip(v - p + head(z)).
     """
 
-    scale: Tensor
+    entry: Tensor
 
     def __init__(
         self,
@@ -39,10 +39,8 @@ class RecursiveController(RefiningController):
         super().__init__(simulation_of(plant, damping), cycles)
         size = plant.num_steps * plant.m
         self.latent_dim = latent_dim
-        box = torch.tensor(plant.start_box, dtype=torch.float32)
-        self.register_buffer("scale", 1.0 / box, persistent=False)
-        self.columns = varying_targets(plant)
-        self.encode = Mlp((plant.n + len(self.columns) + 1, latent_dim, latent_dim))
+        self.register_buffer("entry", _entry(plant), persistent=False)
+        self.encode = Mlp((len(self.entry), latent_dim, latent_dim))
         self.first = nn.Linear(latent_dim, size)
         self.observe = nn.Linear(plant.num_steps * plant.n + 2 * size, latent_dim, bias=False)
         self.reasoner = RecursiveReasoner(latent_dim, levels, inner_cycles)
@@ -60,19 +58,34 @@ class RecursiveController(RefiningController):
         observe = (plant.num_steps * plant.n + 2 * size) * d
         return encode + heads + observe + 4 * d * d + 3 * d
 
-    def begin(self, time_left: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        state, target, mask = problem[:3]
-        goal = (target * self.scale)[:, self.columns]
-        encoded = self.encode(torch.cat([state * self.scale, goal, time_left], -1))
-        plan = self.first(encoded).clamp(-1.0, 1.0) * mask
-        return self.reasoner.initial(encoded), plan
+    def begin(self, time_left: Tensor, problem: Problem) -> tuple[Latents, Tensor, Latents]:
+        given = torch.cat([problem.state, problem.target, time_left], -1)
+        encoded = self.encode(given @ self.entry.T)
+        plan = self.first(encoded).clamp(-1.0, 1.0) * problem.mask
+        rows = [self.observe.in_features - 2 * problem.mask.shape[-1], *problem.mask.shape[-1:] * 2]
+        errors, plans, steps = self.observe.weight.T.split(rows)
+        fixed, errors = self.simulation.sight(errors, problem)
+        if self.simulation.linear and torch.compiler.is_exporting():
+            seen = torch.cat([errors + plans, steps])  # here nothing asks which of them it was
+        else:
+            seen = torch.cat([errors, plans, steps])
+        return self.reasoner.initial(encoded), plan, (encoded + fixed, seen)
 
     def propose(
-        self, w: Tensor, v: Tensor, context: Tensor, problem: Problem
-    ) -> tuple[Tensor, Tensor, View]:
+        self, w: Latents, v: Tensor, context: Latents, problem: Problem
+    ) -> tuple[Latents, Tensor, View]:
         view = self.simulation.look(v.detach(), problem)
         assert view.errors is not None
-        seen = self.observe(torch.cat([view.errors, v, view.p.clamp(-3.0, 3.0)], -1))
-        w = self.reasoner(w, seen + context[:, : self.latent_dim])
-        plan = v - view.p + self.head(self.reasoner.read(w))
+        parts = [view.errors, v, view.p.clamp(-3.0, 3.0)]
+        if self.simulation.linear and torch.compiler.is_exporting():
+            del parts[0]
+        w = self.reasoner(w, torch.addmm(context[0], torch.cat(parts, -1), context[1]))
+        plan = v - view.p + self.head(w[0])
         return w, plan.clamp(-1.0, 1.0) * problem.mask, view
+
+
+def _entry(plant: Plant) -> Tensor:
+    """Matrix from [state, target, time left] to the encoder's inputs, in units of the start box."""
+    kept = [*range(plant.n), *(plant.n + c for c in varying_targets(plant)), 2 * plant.n]
+    box = torch.tensor(plant.start_box, dtype=torch.float32)
+    return torch.diag(torch.cat([1.0 / box, 1.0 / box, torch.ones(1)]))[kept]

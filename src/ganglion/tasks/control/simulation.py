@@ -20,31 +20,31 @@ from ganglion.tasks.control.linear_quadratic import Matrix, condense, inverse_fa
 from ganglion.tasks.control.plant import Plant
 
 SHARES = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # of the model's best step, tried in this order
+_FLOOR = 1e-9  # added to the curvature along a step, so that no step has none
 _NUDGE = 1e-4  # of the start box; truncation 1e-8, rounding in float64 1e-12
 
 
 class Problem(NamedTuple):
     """What stays fixed over the cycles of one call.
 
-    state, target (B, n); mask (B, M), 1 where an entry acts. Linear plants only: newton (B, M) is
-    p at v = 0, slope (B, M) dJ/dv at v = 0, free (B, N * n) the errors at v = 0, fixed (B,) J at 0.
+    state, target (B, n); mask (B, M), 1 where an entry acts; steps (B,), whole steps left. Linear
+    plants only: newton (B, M) is p at v = 0, free (B, N * n) the errors at v = 0.
     """
 
     state: Tensor
     target: Tensor
     mask: Tensor
+    steps: Tensor
     newton: Tensor
-    slope: Tensor
     free: Tensor
-    fixed: Tensor
 
 
 class View(NamedTuple):
     """What one look at a plan gives.
 
-    p (B, M), the damped Newton step of `Simulation`. errors (B, N * n): those of steps 1..N in
-    units of the start box. turns (B, N, n + m, n): the transposed Jacobians of each step, where
-    the plant is not linear.
+    p (B, M), the damped Newton step of `Simulation`. errors: those of steps 1..N in units of the
+    start box (B, N * n), or what they are a linear function of; see `Simulation.sight`. turns
+    (B, N, n + m, n): the transposed Jacobians of each step, where the plant is not linear.
     """
 
     p: Tensor
@@ -59,7 +59,10 @@ class Simulation(nn.Module):
     """
 
     precision: ClassVar[torch.dtype] = torch.float32
+    linear: ClassVar[bool] = False
     bound: Tensor
+    bounds: Tensor
+    order: Tensor
     mask: Tensor
     factor: Tensor
     factor_transposed: Tensor  # a copy: a loop that is exported may not capture two views of one
@@ -68,13 +71,21 @@ class Simulation(nn.Module):
         super().__init__()
         self.num_steps, self.m, self.dt = plant.num_steps, plant.m, plant.dt
         self.damping = damping
-        self.register_buffer(
-            "bound", torch.tensor(plant.bound, dtype=torch.float32), persistent=False
-        )
+        bound = torch.tensor(plant.bound, dtype=torch.float32)
+        self.register_buffer("bound", bound, persistent=False)
+        self.register_buffer("bounds", bound.repeat(plant.num_steps), persistent=False)
+        self.register_buffer("order", torch.arange(len(self.bounds)), persistent=False)
 
     @abstractmethod
     def problem(self, state: Tensor, target: Tensor, steps: Tensor) -> Problem:
         """Gather what stays fixed; steps (B,) is the whole steps left."""
+
+    @abstractmethod
+    def sight(self, weight: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """c and A with (errors of steps 1..N) weight = c + `View.errors` A; weight (N * n, d).
+
+        Linear plants keep the product of constants out of the cycles; others give 0 and weight.
+        """
 
     @abstractmethod
     def look(self, v: Tensor, problem: Problem) -> View:
@@ -90,15 +101,17 @@ class Simulation(nn.Module):
 
     def steps_left(self, time_left_s: Tensor) -> Tensor:
         """Whole steps left (B,), clamped to 1..N, from a time (B, 1) in s."""
-        steps = torch.round(time_left_s.squeeze(-1) * (1.0 / self.dt))
-        return steps.clamp(1, self.num_steps).to(torch.int64)
+        return self.rounded(time_left_s).squeeze(-1).to(torch.int64)
+
+    def rounded(self, time_left_s: Tensor) -> Tensor:
+        """Steps left as in `steps_left`, but (B, 1) and of the time's own type."""
+        return torch.round(time_left_s * (1.0 / self.dt)).clamp(1, self.num_steps)
 
     def controls(self, v: Tensor, steps: Tensor) -> Tensor:
         """Plan (B, M) -> controls (B, N, m) in control units, from now on and 0 after the end."""
-        u: Tensor = v.unflatten(-1, (self.num_steps, self.m)) * self.bound
-        index = torch.arange(self.num_steps, device=v.device) - steps.unsqueeze(-1)
-        index = torch.remainder(index, self.num_steps)  # entry 0 becomes the one k from the end
-        return u.gather(1, index.unsqueeze(-1).expand_as(u))
+        # entry 0 becomes the one k from the end
+        index = torch.remainder(self.order - steps.unsqueeze(-1) * self.m, len(self.order))
+        return (v * self.bounds).gather(1, index).unflatten(-1, (self.num_steps, self.m))
 
     def precondition(self, x: Tensor, mask: Tensor) -> Tensor:
         """(H + damping I)^-1 x on the entries that act; x (B, M) is 0 on the others."""
@@ -124,12 +137,17 @@ class LinearSimulation(Simulation):
     dJ/dv = (H + damping I) p where the line search wants it.
     """
 
+    linear: ClassVar[bool] = True
+
     hessian: Tensor
-    newton: Tensor
+    root: Tensor
+    floor: Tensor
+    downhill: Tensor
+    damped: Tensor
+    offsets: Tensor
     slope: Tensor
     constant: Tensor
     response: Tensor
-    free: Tensor
 
     def __init__(self, plant: Plant, damping: float) -> None:
         super().__init__(plant, damping)
@@ -139,41 +157,51 @@ class LinearSimulation(Simulation):
         factor = self._preconditioner(q.hessian)
         solved = factor @ ((factor.T @ q.linear) * q.mask[:, :, None])
         unit = np.tile(1.0 / np.asarray(plant.start_box), plant.num_steps)[:, None]
-        self._table("mask", q.mask)
-        self._table("hessian", q.hessian)
-        self._table("newton", solved)
-        self._table("slope", q.linear)
-        self._table("constant", q.constant)
-        self._table("response", (q.response * unit).T)
-        self._table("free", q.free * unit)
+        size = len(q.hessian)
+        tables = {
+            "mask": q.mask, "hessian": q.hessian, "slope": q.linear, "constant": q.constant,
+            "offsets": np.concatenate([solved, q.free * unit], 1),
+            "response": (q.response * unit).T,
+            "damped": -damping * factor.T,
+            "downhill": -(q.hessian + damping * np.eye(size)),
+            # one column more than the root of H, for the floor of the curvature
+            "root": np.hstack([np.linalg.cholesky(q.hessian), np.zeros((size, 1))]),
+            "floor": np.append(np.zeros(size), _FLOOR**0.5),
+        }  # fmt: skip
+        for name, values in tables.items():
+            self._table(name, values)
 
     def problem(self, state: Tensor, target: Tensor, steps: Tensor) -> Problem:
         row, z = steps - 1, torch.cat([state, target], -1).unsqueeze(-1)
-        newton, slope, free, weighted = (
-            (table[row] @ z).squeeze(-1)
-            for table in (self.newton, self.slope, self.free, self.constant)
-        )
-        fixed = (weighted * z.squeeze(-1)).sum(-1)
-        return Problem(state, target, self.mask[row], newton, slope, free, fixed)
+        size = len(self.order)
+        at_rest = (self.offsets.index_select(0, row) @ z).squeeze(-1)  # what v = 0 gives
+        newton, free = at_rest.split([size, at_rest.shape[-1] - size], -1)
+        return Problem(state, target, self.mask.index_select(0, row), steps, newton, free)
+
+    def sight(self, weight: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        return problem.free @ weight, self.response @ weight
 
     def look(self, v: Tensor, problem: Problem) -> View:
-        return View(self.newton_step(v, problem), v @ self.response + problem.free)
-
-    def newton_step(self, v: Tensor, problem: Problem) -> Tensor:
-        """p alone, (B, M)."""
-        return v + problem.newton - self.damping * self.precondition(v, problem.mask)
+        """View with v in place of the errors, which are linear in it."""
+        acting = (v @ self.factor) * problem.mask
+        return View(torch.addmm(v + problem.newton, acting, self.damped), v)
 
     def share(self, v: Tensor, delta: Tensor, view: View, problem: Problem) -> Tensor:
-        """Exact minimiser on the segment (Nocedal and Wright, 2006, eq. 3.55), clipped."""
-        bent = delta @ self.hessian
-        curvature = (bent * delta).sum(-1, keepdim=True)
-        rise = ((bent + self.damping * delta) * view.p).sum(-1, keepdim=True)  # g . delta
-        # a floor and not a summand: the exporter's optimiser drops summands below 1e-8
-        return (-rise / curvature.clamp(min=1e-9)).clamp(0.0, 1.0)
+        """Exact minimiser on the segment (Nocedal and Wright, 2006, eq. 3.55), clipped.
+
+        The curvature delta' H delta is a sum of squares: float32 keeps it to 1e-5 of itself along
+        the flattest direction too, where the product with H would lose three digits.
+        """
+        curvature = torch.addmm(self.floor, delta, self.root).square().sum(-1, keepdim=True)
+        fall = ((delta @ self.downhill) * view.p).sum(-1, keepdim=True)  # -g . delta
+        return (fall / curvature).clamp(0.0, 1.0)
 
     def costs(self, plans: Sequence[Tensor], problem: Problem) -> Tensor:
+        row, z = problem.steps - 1, torch.cat([problem.state, problem.target], -1).unsqueeze(-1)
+        slope, weighted = (table[row] @ z for table in (self.slope, self.constant))
+        fixed = (weighted * z).sum((-1, -2))
         v = torch.stack(list(plans))
-        return ((0.5 * (v @ self.hessian) + problem.slope) * v).sum(-1) + problem.fixed
+        return ((0.5 * (v @ self.hessian) + slope.squeeze(-1)) * v).sum(-1) + fixed
 
 
 class RolloutSimulation(Simulation):
@@ -216,7 +244,10 @@ class RolloutSimulation(Simulation):
     def problem(self, state: Tensor, target: Tensor, steps: Tensor) -> Problem:
         mask = self.mask[steps - 1].to(state.dtype)
         none = torch.zeros_like(mask)
-        return Problem(state, target, mask, none, none, none, none[:, 0])
+        return Problem(state, target, mask, steps, none, none)
+
+    def sight(self, weight: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        return torch.zeros((), dtype=weight.dtype, device=weight.device), weight
 
     def look(self, v: Tensor, problem: Problem) -> View:
         errors, gradient, turns = self._sweep(v, problem)
