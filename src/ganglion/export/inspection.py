@@ -54,7 +54,7 @@ class Inspection:
     digest: str  # SHA-256 of the whole file
     file_bytes: int
     nodes: int
-    parameters: int  # elements of all weights
+    parameters: int  # learned numbers, as the exporter counted them (else: all weights)
     operators: tuple[str, ...]
 
 
@@ -112,12 +112,15 @@ def _inspect(model: ModelProto, data: bytes, name: str, limits: Limits) -> Inspe
     if model.functions or model.training_info:
         raise DataError(f"{name} holds functions or training graphs, which are not allowed.")
     nodes, operators = _check_nodes(model, name, limits)
-    parameters = sum(_size(t) for t in _tensors(model) if t.data_type in _WEIGHTS)
+    weights = sum(_size(t) for t in _tensors(model) if t.data_type in _WEIGHTS)
     if sum(_size(t) for t in _tensors(model)) > limits.parameters:
         raise DataError(f"{name} holds more than {limits.parameters} parameters.")
     signature, card, made = _metadata(metadata, name)
     _check_ends(model.graph, signature, name)
     _check_loops(model.graph, signature, name, limits)
+    parameters = made.get("parameters", weights)
+    if not isinstance(parameters, int) or not 0 <= parameters <= limits.parameters:
+        raise DataError(f"{name} has metadata that cannot be read; export it again.")
     digest = hashlib.sha256(data).hexdigest()
     return Inspection(
         signature, card, made, digest, len(data), nodes, parameters, tuple(sorted(operators))

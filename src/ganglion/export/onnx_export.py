@@ -91,6 +91,7 @@ def export(
         "format": 1,
         "precision": precision,
         "opset": opset,
+        "parameters": sum(p.numel() for p in module.parameters()),
         "torch": torch.__version__,
         "onnx": onnx.__version__,
     }

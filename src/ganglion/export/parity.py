@@ -44,8 +44,9 @@ def parity(
 
     rng defaults to a fixed one. sizes are the sizes to try for each named axis; cases are real
     inputs, asked first as one batch and not counted. steps caps the drawn "steps" inputs, at what
-    the policy was trained for: further recursion amplifies rounding without bound. Raises ExportError above `limit`
-    (infinity: only measure), and wherever one answer is NaN or infinite and the other is not.
+    the policy was trained for: further recursion amplifies rounding without bound. Raises
+    ExportError above `limit` (infinity: only measure), and wherever one answer is NaN or infinite
+    and the other is not.
     """
     signature = expected.signature
     if signature != found.signature:

@@ -111,7 +111,9 @@ class Simulation(nn.Module):
         """Plan (B, M) -> controls (B, N, m) in control units, from now on and 0 after the end."""
         # entry 0 becomes the one k from the end
         index = torch.remainder(self.order - steps.unsqueeze(-1) * self.m, len(self.order))
-        return (v * self.bounds).gather(1, index).unflatten(-1, (self.num_steps, self.m))
+        bounded = (v * self.bounds).gather(1, index)
+        controls: Tensor = bounded.unflatten(-1, (self.num_steps, self.m))
+        return controls
 
     def precondition(self, x: Tensor, mask: Tensor) -> Tensor:
         """(H + damping I)^-1 x on the entries that act; x (B, M) is 0 on the others."""
