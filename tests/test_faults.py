@@ -77,7 +77,7 @@ def killed(home: Path, failpoint: str = "checkpoint.pointed:4", **train: Any) ->
 def test_f1_a_run_killed_at_random_moments_ends_as_if_nothing_had_been(
     threads: int, home: Path
 ) -> None:
-    long = layers(threads, steps=3_000, eval_every=1_000, checkpoint_every=50)
+    long = layers(threads, steps=600, eval_every=200, checkpoint_every=20)
     undisturbed = begin(home, long)
     assert driver.train(undisturbed) == 0, driver.said(undisturbed)
     draw = random.Random(threads)
