@@ -241,12 +241,11 @@ def latencies(fast: bool) -> list[Row]:
     moving, trc = "problem.target=moving", ("model=trc",)
     jobs = [
         ("feedback", settings("quick"), 0.015),
-        ("trc tiny, preconditioned, 8 cycles", settings("quick", moving), None),
-        ("trc small, preconditioned, 8 cycles",
-         settings("quick", moving, *trc, "model.size=small"), 0.12),
-        ("trc small, single, 5 cycles",
+        ("trc tiny, preconditioned", settings("quick", moving), None),
+        ("trc small, preconditioned", settings("quick", moving, *trc, "model.size=small"), 0.12),
+        ("trc small, single",
          settings("quick", moving, *trc, "model.form=single", "model.size=small"), 0.12),
-        ("trc small, two_level, 5 cycles", settings("guide", *trc, "model.size=small"), 0.12),
+        ("trc small, two_level", settings("guide", *trc, "model.size=small"), 0.12),
     ]  # fmt: skip
     rows: list[Row] = []
     for name, cfg, goal in jobs:
@@ -259,6 +258,7 @@ def latencies(fast: bool) -> list[Row]:
         shown = f"p50 {found.p50_us / 1e3:.4f} ms, p99 {found.p99_us / 1e3:.4f} ms"
         limit = "-" if goal is None else f"p50 <= {goal:g} ms"
         met = "-" if goal is None else verdict(found.p50_us <= 1e3 * goal)
+        name += f", {cfg.model.cycles} cycles" if steps else ""
         rows.append((f"latency, {name}", shown, limit, met))
     return rows
 
@@ -270,16 +270,16 @@ def loop(fast: bool) -> list[Row]:
     """What metrics, timing, TensorBoard, status and checkpoints cost above the bare steps."""
     rows: list[Row] = []
     for name, cfg, steps in (
-        ("feedback, preset quick", settings("quick"), 60 if fast else 1_000),
+        ("feedback, preset quick", settings("quick"), 60 if fast else 400),
         (
             "trc tiny, preset quick",
             settings("quick", "problem.target=moving"),
-            60 if fast else 1_000,
+            60 if fast else 400,
         ),
     ):
         bare, whole = alternately(
             [lambda c=cfg, n=steps: _bare(c, n), lambda c=cfg, n=steps: _logged(c, n)],
-            2 if fast else 7,
+            2 if fast else 17,
         )  # fmt: skip
         share = median_ratio(whole, bare) - 1.0
         shown = f"{share:+.1%} ({1e3 * statistics.median(bare) / steps:.2f} ms a bare step)"

@@ -94,7 +94,8 @@ class TrcSettings(Settings):
     )
     outer_cycles: int | None = setting(
         None, "Cycles trained, and the default of the run-time input `cycles`; none: 8 "
-        "(preconditioned) or 5. Fewer answer sooner, more come closer.", ge=1, le=64,
+        "(preconditioned tiny), 6 (preconditioned, larger) or 5. Fewer answer sooner, more come "
+        "closer.", ge=1, le=64,
     )  # fmt: skip
     inner_cycles: int = setting(
         3, "Reasoning steps with shared weights inside a cycle (single, two_level).", ge=1, le=16
@@ -107,7 +108,9 @@ class TrcSettings(Settings):
     @property
     def cycles(self) -> int:
         """Cycles that are trained."""
-        return self.outer_cycles or (8 if self.form == "preconditioned" else 5)
+        if self.outer_cycles is not None or self.form != "preconditioned":
+            return self.outer_cycles or 5
+        return 8 if self.size == "tiny" else 6
 
 
 class FeedbackSettings(Settings):
