@@ -89,12 +89,38 @@ def _value(h: Floats, g: Floats, u: Floats) -> Floats:
 def stage(h: Floats, g: Floats, low: Floats, high: Floats) -> tuple[Floats, Flags]:
     """Solve small problems that each have a Hessian: h (B, m, m), g, low and high (B, m).
 
-    Returns u (B, m) and which controls are free (B, m). One control is solved in closed form.
+    Returns u (B, m) and which controls are free (B, m). One or two controls are solved in closed
+    form.
     """
     if g.shape[1] == 1:
         whole = -g / h[:, :, 0]
         u = np.clip(whole, low, high)
         return u, (low < whole) & (whole < high)
+    if g.shape[1] == 2:
+        return _pair(h, g, low, high)
+    return _many(h, g, low, high)
+
+
+def _pair(h: Floats, g: Floats, low: Floats, high: Floats) -> tuple[Floats, Flags]:
+    """Two controls: the free optimum, else the best of the optima on the four sides of the box."""
+    (a, b), (_, c) = h[:, 0].T, h[:, 1].T
+    det = a * c - b * b
+    free = np.stack([b * g[:, 1] - c * g[:, 0], b * g[:, 0] - a * g[:, 1]], 1) / det[:, None]
+    tried = [np.clip(free, low, high)]
+    for side in (low, high):
+        second = np.clip(-(g[:, 1] + b * side[:, 0]) / c, low[:, 1], high[:, 1])
+        first = np.clip(-(g[:, 0] + b * side[:, 1]) / a, low[:, 0], high[:, 0])
+        tried += [np.stack([side[:, 0], second], 1), np.stack([first, side[:, 1]], 1)]
+    points = np.stack(tried)
+    inside = ((free > low) & (free < high)).all(1)
+    value = 0.5 * (a * points[..., 0] ** 2 + c * points[..., 1] ** 2)
+    value = value + b * points[..., 0] * points[..., 1] + (g * points).sum(-1)
+    chosen = np.where(inside, 0, 1 + value[1:].argmin(0))
+    u = points[chosen, np.arange(len(g))]
+    return u, (u > low) & (u < high)
+
+
+def _many(h: Floats, g: Floats, low: Floats, high: Floats) -> tuple[Floats, Flags]:
     u = np.clip(np.zeros_like(g), low, high)
     for _ in range(50):  # each change of the held set lowers the value; few are needed
         gradient = np.matmul(h, u[..., None])[..., 0] + g

@@ -15,7 +15,7 @@ def check(plant: Plant, arrays: Arrays, labels: str) -> None:
     """Verify the arrays of `Control.label`; DataError names the first fault by key and index.
 
     Shapes and finite values; controls within the bounds; states follow from the controls; cost and
-    oracle_error are those of the exact optimum; and the labels are what `labels` says.
+    oracle_error are those of the optimum; and the labels are what `labels` says.
     """
     shapes(plant, arrays)
     for name, array in arrays.items():
@@ -24,12 +24,18 @@ def check(plant: Plant, arrays: Arrays, labels: str) -> None:
     state, target, controls, states = (
         np.asarray(arrays[k], np.float64) for k in ("state", "target", "controls", "states")
     )
-    simulated = plant.rollout(state, controls)
+    # Step by step: over seconds an unstable plant drifts off even from its own float32 controls.
+    before, acted = states[:, :-1].reshape(-1, plant.n), controls.reshape(-1, plant.m)
+    moved = plant.step(before, acted).reshape(states[:, 1:].shape)
+    simulated = np.concatenate([state[:, None], moved], 1)
     _compare("states", states, simulated, 1e-3, "do not follow from the controls")
-    best = oracle.solve(plant, state, target)
-    _compare("cost", arrays["cost"], best.cost, 1e-6, "is not the exact optimum")
-    error = np.linalg.norm(plant.error(best.states[:, -1], target), axis=1)
-    _compare("oracle_error", arrays["oracle_error"], error, 1e-5, "is not the optimum's own")
+    best = oracle.remembered(plant, state, target)
+    if plant.method == "exact":
+        _compare("cost", arrays["cost"], best.cost, 1e-6, "is not the exact optimum")
+        error = plant.arrival(best.states, target)
+        _compare("oracle_error", arrays["oracle_error"], error, 1e-5, "is not the optimum's own")
+    else:  # which of near-equal local optima is found may hang on the last bit
+        _compare("cost", arrays["cost"], best.cost, 1e-2, "is not the best known")
     if labels == "optimal":
         reached = plant.cost(simulated, controls, target)
         _compare("controls", reached, best.cost, 1e-5, "are not optimal; their cost")
@@ -67,14 +73,21 @@ def finite(name: str, array: Array) -> None:
 
 def bounded(plant: Plant, name: str, controls: Array) -> None:
     """DataError names the first control (B, N, m) beyond its bound by more than 1e-6."""
-    over = np.abs(np.asarray(controls, np.float64)) > plant.bound + evaluation.EXCESS
+    over = plant.excess(np.asarray(controls, np.float64)) > evaluation.EXCESS
     if over.any():
         index = tuple(int(i) for i in np.argwhere(over)[0])
         raise DataError(
             f"{name}[{_text(index)}] is {controls[index]:g}, beyond the bound "
-            f"{plant.bound[index[-1]]:g} of {plant.name}. Set problem.bound to what the data was "
-            "made with."
+            f"{_limit(plant, index[-1], controls[index])} of {plant.name}. Set problem.bound to "
+            "what the data was made with."
         )
+
+
+def _limit(plant: Plant, control: int, value: float) -> str:
+    """Return the bound that `value` is beyond, as text: the magnitude of a range about 0."""
+    if plant.centre[control] == 0.0:
+        return f"{plant.bound[control]:g}"
+    return f"{(plant.high if value > plant.centre[control] else plant.low)[control]:g}"
 
 
 def _compare(name: str, found: Array, expected: Floats, tolerance: float, fault: str) -> None:

@@ -8,6 +8,7 @@ Shapes: B cases, N steps, n states, m controls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.plant import Plant
+
+Objective = Callable[[Tensor, Tensor], Tensor]  # of states (B, N + 1, n), controls (B, N, m)
 
 
 class Path(NamedTuple):
@@ -30,14 +33,15 @@ class Path(NamedTuple):
 
 
 def closed_loop_cost(
-    module: Feedback, plant: Plant, inputs: tuple[Tensor, Tensor, Tensor]
+    module: Feedback, plant: Plant, inputs: tuple[Tensor, Tensor, Tensor], case_clip: float = 0.0
 ) -> Tensor:
     """Mean cost over the time left of `module` in closed loop, a scalar with its gradient.
 
     inputs: state, target (B, n) and the steps left (B, 1). Gradient: with h_t = J_u + B_t' l_{t+1}
     and l_t = J_x + A_t' l_{t+1} + K_t' h_t, K_t = d pi / dx, dJ/dtheta = sum_t h_t' d pi / dtheta
     (the adjoint method: Bertsekas, Nonlinear Programming, 1999, section 1.9). The constant cost
-    of waiting is part of the value.
+    of waiting is part of the value. case_clip, where positive, scales the gradient of a case down
+    to this many times the median case's, because one loop that runs away hides all others.
     """
     target = inputs[1]
     with torch.no_grad():
@@ -48,9 +52,24 @@ def closed_loop_cost(
     x = path.states[:, :-1].flatten(0, 1).requires_grad_()
     goal = target.unsqueeze(1).expand(-1, plant.num_steps, -1).flatten(0, 1)
     u = module.control(x, goal, path.left.flatten(0, 1))
-    pull = _pull(plant, path, target, _rows(u, x)).flatten(0, 1)
-    push = (pull * u).sum() / len(target)
+
+    def objective(states: Tensor, controls: Tensor) -> Tensor:
+        total: Tensor = plant.cost(states, controls, target).sum()
+        return total
+
+    pull = pulls(plant, path, objective, jacobian(u, x))
+    push = (clipped(pull, case_clip).flatten(0, 1) * u).sum() / len(target)
     return value + push - push.detach()
+
+
+def clipped(pull: Tensor, most: float) -> Tensor:
+    """Scale each case of pull (B, N, m) to at most `most` (0: any) times the median case's norm."""
+    if most <= 0.0:
+        return pull
+    size = pull.flatten(1).norm(dim=1)
+    share = (most * size.median() / size.clamp(min=1e-30)).clamp(max=1.0)
+    scaled: Tensor = pull * share.view(-1, 1, 1)
+    return scaled
 
 
 def _run(module: Feedback, plant: Plant, x: Tensor, target: Tensor, steps: Tensor) -> Path:
@@ -72,30 +91,34 @@ def _run(module: Feedback, plant: Plant, x: Tensor, target: Tensor, steps: Tenso
     return Path(torch.stack(states, 1), torch.stack(controls, 1), left, acts)
 
 
-def _pull(plant: Plant, path: Path, target: Tensor, gain: Tensor) -> Tensor:
-    """h (B, N, m), how the cost of the closed loop answers to each control; gain (B N, m, n)."""
+def pulls(plant: Plant, path: Path, objective: Objective, gain: Tensor) -> Tensor:
+    """h (B, N, m), how the objective of the closed loop answers to each control.
+
+    objective gives the sum over cases, a scalar; gain (B N, m, n) is d pi / dx. The path may be of
+    any length, and a case may act at its beginning only.
+    """
     states, u = path.states.clone().requires_grad_(), path.controls.clone().requires_grad_()
-    j_x, j_u = torch.autograd.grad(plant.cost(states, u, target).sum(), (states, u))
+    j_x, j_u = torch.autograd.grad(objective(states, u), (states, u))
     x_flat, u_flat = states[:, :-1].detach().flatten(0, 1), u.detach().flatten(0, 1)
     x_flat.requires_grad_()
     u_flat.requires_grad_()
     moved = plant.step(x_flat, u_flat)
     shape, acts = path.acts.shape[:2], path.acts.unsqueeze(-1)
     eye = torch.eye(plant.n, device=u.device, dtype=u.dtype)
-    a = _rows(moved, x_flat).unflatten(0, shape) * acts + eye * (1.0 - acts)
-    b = _rows(moved, u_flat).unflatten(0, shape) * acts
+    a = jacobian(moved, x_flat).unflatten(0, shape) * acts + eye * (1.0 - acts)
+    b = jacobian(moved, u_flat).unflatten(0, shape) * acts
     k = gain.unflatten(0, shape) * acts
     back = (a + b @ k).mT.contiguous()
     direct = (j_x[:, :-1].unsqueeze(-1) + k.mT @ j_u.unsqueeze(-1)).unbind(1)
     costates = [j_x[:, -1].unsqueeze(-1)]
-    for t in range(plant.num_steps - 1, 0, -1):
+    for t in range(shape[1] - 1, 0, -1):
         costates.append(torch.baddbmm(direct[t], back[:, t], costates[-1]))
     after = torch.stack(costates[::-1], 1)  # l_1 .. l_N
     pull: Tensor = (j_u + (b.mT @ after).squeeze(-1)) * path.acts
     return pull
 
 
-def _rows(y: Tensor, x: Tensor) -> Tensor:
+def jacobian(y: Tensor, x: Tensor) -> Tensor:
     """Jacobian of row-wise y (R, a) by x (R, b) as (R, a, b); keeps y's graph."""
     rows = [torch.autograd.grad(y[:, i].sum(), x, retain_graph=True)[0] for i in range(y.shape[1])]
     return torch.stack(rows, 1)

@@ -9,8 +9,21 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from ganglion.core.settings import Settings, setting, variant
-from ganglion.tasks.control.plant import DoubleIntegrator, Plant, VanDerPol
+from ganglion.tasks.control.plant import (
+    Cartpole,
+    DoubleIntegrator,
+    Pendulum,
+    Plant,
+    Quadrotor2d,
+    VanDerPol,
+)
 from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings
+
+_STEPS = (
+    "Controls in a whole task. dt = horizon_s / num_steps (0.05 s) everywhere; the Runge-Kutta "
+    "step wants dt below about 0.1 s."
+)
+_HORIZON = "Length of a whole task. Change it with num_steps to keep dt."
 
 
 class ProblemSettings(Settings):
@@ -25,8 +38,8 @@ class ProblemSettings(Settings):
         le=1_000.0,
     )  # fmt: skip
     start_scale: float = setting(
-        1.0, "Factor on the box of initial states (+-2). Raise it to train for larger deviations.",
-        gt=0.0, le=10.0,
+        1.0, "Factor on the problem's box of initial states. Raise it to train for larger "
+        "deviations.", gt=0.0, le=10.0,
     )  # fmt: skip
 
     @property
@@ -75,6 +88,48 @@ class VanDerPolSettings(ProblemSettings):
 
     def plant(self) -> Plant:
         return VanDerPol(self.num_steps, self.dt, mu=self.mu, limit=self.bound)
+
+
+class PendulumSettings(ProblemSettings):
+    """Swing up a pendulum that is too heavy to be lifted at once, and hold it."""
+
+    kind: Literal["pendulum"] = "pendulum"
+    num_steps: int = setting(120, _STEPS, ge=1, le=1_000)
+    horizon_s: float = setting(6.0, _HORIZON, unit="s", gt=0.0, le=1_000.0)
+    bound: float = setting(
+        3.0, "Largest torque. Below 9.81 it takes swings, the more the smaller it is.",
+        unit="1/s^2", gt=0.0, le=1e3,
+    )  # fmt: skip
+
+    def plant(self) -> Plant:
+        return Pendulum(self.num_steps, self.dt, limit=self.bound)
+
+
+class CartpoleSettings(ProblemSettings):
+    """Swing up the pole of a cart, hold it, and come back to the middle."""
+
+    kind: Literal["cartpole"] = "cartpole"
+    num_steps: int = setting(120, _STEPS, ge=1, le=1_000)
+    horizon_s: float = setting(6.0, _HORIZON, unit="s", gt=0.0, le=1_000.0)
+    bound: float = setting(10.0, "Largest force on the cart.", unit="N", gt=0.0, le=1e3)
+
+    def plant(self) -> Plant:
+        return Cartpole(self.num_steps, self.dt, limit=self.bound)
+
+
+class Quadrotor2dSettings(ProblemSettings):
+    """Fly a planar quadrotor to the origin and hover there."""
+
+    kind: Literal["quadrotor2d"] = "quadrotor2d"
+    num_steps: int = setting(60, _STEPS, ge=1, le=1_000)
+    horizon_s: float = setting(3.0, _HORIZON, unit="s", gt=0.0, le=1_000.0)
+    bound: float = setting(
+        4.905, "Largest thrust of each rotor, from 0 up; hovering takes 2.4525 N each. The cost "
+        "counts the distance from half of it.", unit="N", gt=0.0, le=1e3,
+    )  # fmt: skip
+
+    def plant(self) -> Plant:
+        return Quadrotor2d(self.num_steps, self.dt, limit=self.bound)
 
 
 class TrcSettings(Settings):
@@ -146,6 +201,56 @@ class CostLoss(Settings):
         "Lower it where the closed loop matters more than one open-loop call.", ge=0.0, le=1.0,
     )  # fmt: skip
 
+    case_clip: float = setting(
+        0.0, "Largest gradient of one case, in those of the batch's median case (feedback only); 0 "
+        "does not clip. 3-10 where single closed loops run away.", ge=0.0, le=1e6,
+    )  # fmt: skip
+
+
+class ActorCriticLoss(Settings):
+    """Short windows of the dynamics closed by a learned cost to go, then whole horizons."""
+
+    kind: Literal["actor_critic"] = "actor_critic"
+    trajectories: int = setting(
+        256, "Trajectories that live on from step to step, each at its own time.", ge=1, le=65_536
+    )
+    window: int = setting(
+        20, "Time steps differentiated at once. Longer sees further, but past a fall the gradient "
+        "says little.", ge=1, le=1_000,
+    )  # fmt: skip
+    critic_hidden: tuple[int, ...] = setting(
+        (64, 64), "Widths of the critic's SiLU layers.", min_length=1, max_length=8
+    )
+    critic_lr: float = setting(
+        1.0, "The critic's rate, in those of optim.lr; it does not fall.", gt=0.0, le=100.0
+    )
+    td_lambda: float = setting(
+        0.9, "Weight of longer returns in the critic's targets; 1 is the whole window.", ge=0.0,
+        le=1.0,
+    )  # fmt: skip
+    target_ema: float = setting(
+        0.995, "Decay of the average of the critic that closes windows.", ge=0.0, lt=1.0
+    )
+    restarts: float = setting(
+        0.3, "Share of new trajectories from the hardest starts. Raise it where few starts keep "
+        "failing.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    hardest: int = setting(128, "Hard starts that are remembered.", ge=1, le=65_536)
+    fading: float = setting(
+        0.995, "What is left of a hard start's score after each step.", gt=0.0, le=1.0
+    )
+    case_clip: float = setting(
+        3.0, "Largest gradient of one trajectory, in those of the median one; 0 does not clip.",
+        ge=0.0, le=1e6,
+    )  # fmt: skip
+    refine_share: float = setting(
+        0.3, "Share of the steps, at the end, that differentiate whole horizons of batch_size "
+        "cases. 0 where that does not converge.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    refine_lr: float = setting(
+        0.5, "Peak rate of that share, in those of optim.lr.", gt=0.0, le=10.0
+    )
+
 
 class ImitationLoss(Settings):
     """Mean squared error to the labels' controls (the original's loss)."""
@@ -186,8 +291,8 @@ class EvaluationSettings(Settings):
         gt=0.0, le=10.0,
     )  # fmt: skip
     mismatch: float = setting(
-        1.0, "Factor on the plant's uncertain parameter (Van der Pol: mu); the policy does not "
-        "know it.", ge=0.0, le=10.0,
+        1.0, "Factor on the plant's uncertain parameter (Van der Pol mu, the pendulum's gravity, "
+        "the pole's length, the quadrotor's mass); the policy does not know it.", ge=0.0, le=10.0,
     )  # fmt: skip
     closed_loop: bool = setting(
         True, "Run sequence policies in closed loop too (closed_*). Off saves N calls of the "
@@ -211,9 +316,13 @@ class Config(TaskSettings):
         "guide200": "the original guide's imitation run, 200 epochs",
     }
 
-    problem: DoubleIntegratorSettings | VanDerPolSettings = variant(
-        DoubleIntegratorSettings(), "The plant, its cost and its bounds."
-    )
+    problem: (
+        DoubleIntegratorSettings
+        | VanDerPolSettings
+        | PendulumSettings
+        | CartpoleSettings
+        | Quadrotor2dSettings
+    ) = variant(DoubleIntegratorSettings(), "The plant, its cost and its bounds.")
     labels: Literal["optimal", "clipped_lqr", "imported"] = setting(
         "optimal", "What the data's controls are: the exact optimum within the bounds; the "
         "original's clipped infinite-horizon LQR gain; or whatever an imported file holds.",
@@ -221,7 +330,7 @@ class Config(TaskSettings):
     model: TrcSettings | FeedbackSettings | MlpSettings = variant(
         FeedbackSettings(), "The policy: feedback for targets at rest, trc for moving ones."
     )
-    loss: CostLoss | ImitationLoss | ImitationTrajectoryLoss = variant(
+    loss: CostLoss | ActorCriticLoss | ImitationLoss | ImitationTrajectoryLoss = variant(
         CostLoss(), "What training minimises."
     )
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -236,6 +345,11 @@ class Config(TaskSettings):
             raise ValueError(
                 f"model.form=preconditioned is for linear plants, problem.kind={self.problem.kind} "
                 "is none; choose model.form=single or two_level"
+            )
+        if self.loss.kind == "actor_critic" and self.model.kind != "feedback":
+            raise ValueError(
+                f"loss.kind=actor_critic trains state feedback, model.kind={self.model.kind} is "
+                "none; choose model.kind=feedback or loss.kind=cost"
             )
         if self.evaluation.mismatch != 1.0 and self.problem.plant().uncertain is None:
             raise ValueError(
@@ -266,9 +380,10 @@ class Config(TaskSettings):
         linear = {"form": "preconditioned", "size": "tiny"}
         shape = {"form": "single", "size": "small"} if nonlinear else linear
         if kind == "feedback":
-            return _layer(_VANDERPOL if nonlinear else _FEEDBACK, name)
+            return _layer(_FEEDBACK_RECIPES[problem.get("kind", "double_integrator")], name)
         layer = _layer(_TRC if kind == "trc" else _MLP, name)
-        return {**layer, "model": {"kind": kind, **(shape if kind == "trc" else {})}}
+        counts = {"data": _FEW} if problem.get("kind") in _COSTLY else {}
+        return {**layer, **counts, "model": {"kind": kind, **(shape if kind == "trc" else {})}}
 
 
 _GUIDE = {"guide20": (20, 20), "guide": (100, 20), "guide200": (200, 30)}  # epochs, patience
@@ -316,6 +431,28 @@ _MLP = _Recipe(
         "optim": {"lr": 2e-3, "warmup_steps": 100},
     },
 )
+
+
+_FEW = {"validation": 200, "test": 200}  # their optimum takes seconds, not milliseconds
+_QUADROTOR = _Recipe(
+    {"quick": 500, "standard": 1_150, "max": 6_000},
+    {
+        "model": {"kind": "feedback", "hidden": [64, 64]},
+        # 20: without it one loop that tips over hides all others, at 3 hard cases are neglected
+        "loss": {"kind": "cost", "full_horizon_share": 1.0, "case_clip": 20.0},
+        "data": _FEW,
+        "train": {"batch_size": 64, "ema": 0.99},
+        "optim": {"lr": 8e-3, "betas": [0.9, 0.99], "warmup_steps": 50},
+    },
+)
+_FEEDBACK_RECIPES = {
+    "double_integrator": _FEEDBACK,
+    "vanderpol": _VANDERPOL,
+    "pendulum": _QUADROTOR,
+    "cartpole": _QUADROTOR,
+    "quadrotor2d": _QUADROTOR,
+}
+_COSTLY = ("pendulum", "cartpole", "quadrotor2d")
 
 
 def _layer(recipe: _Recipe, preset: str) -> dict[str, Any]:

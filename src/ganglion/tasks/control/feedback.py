@@ -17,7 +17,9 @@ from ganglion.tasks.control.plant import Plant
 
 
 class Feedback(nn.Module):
-    """pi(e, t) = bound * tanh(MLP([e / scale, time left / horizon])): one control, not a plan.
+    """pi(e, t) = c + bound * tanh(MLP([e / scale, time left / horizon])): one control, no plan.
+
+    c is the middle of the range, 0 for most. Of an angle the net sees sine and cosine.
 
     The target itself is a further input only where it is no equilibrium of the plant (a moving
     target), because elsewhere the error decides alone.
@@ -26,11 +28,13 @@ class Feedback(nn.Module):
     input_names: ClassVar[tuple[str, ...]] = ("state", "target", "time_left_s")
     scale: Tensor
     bound: Tensor
+    centre: Tensor
 
     def __init__(self, plant: Plant, hidden: Sequence[int] = (48, 48)) -> None:
         super().__init__()
         self.columns = [] if targets_rest(plant) else varying_targets(plant)
-        width = plant.n + len(self.columns) + 1
+        self.features = Features(plant)
+        width = self.features.width + len(self.columns) + 1
         self.net = Mlp((width, *hidden, plant.m), output_gain=0.1)
         _register_scales(self, plant)
         self.shortest_s, self.horizon_s = plant.dt, plant.horizon_s
@@ -42,11 +46,29 @@ class Feedback(nn.Module):
     def control(self, state: Tensor, target: Tensor, time_left_s: Tensor) -> Tensor:
         """Return the control (B, m) of one instant; inputs as for `forward`."""
         left = time_left_s.clamp(self.shortest_s, self.horizon_s) * (1.0 / self.horizon_s)
-        parts = [(state - target) * self.scale, left]
+        parts = [self.features(state - target, self.scale), left]
         if self.columns:
             parts.insert(1, (target * self.scale)[:, self.columns])
-        out: Tensor = torch.tanh(self.net(torch.cat(parts, -1))) * self.bound
+        out: Tensor = self.centre + torch.tanh(self.net(torch.cat(parts, -1))) * self.bound
         return out
+
+
+class Features:
+    """What a net sees of an error e (..., n): scaled components, sine and cosine of angles.
+
+    No module: it holds no numbers of its own, so that plants without angles keep their weights.
+    """
+
+    def __init__(self, plant: Plant) -> None:
+        self.angles = list(plant.angles)
+        self.plain = [i for i in range(plant.n) if i not in plant.angles]
+        self.width = plant.n + len(self.angles)
+
+    def __call__(self, e: Tensor, scale: Tensor) -> Tensor:
+        if not self.angles:
+            return e * scale
+        angle = e[..., self.angles]
+        return torch.cat([(e * scale)[..., self.plain], angle.sin(), angle.cos()], -1)
 
 
 class SequenceMlp(nn.Module):
@@ -58,6 +80,7 @@ class SequenceMlp(nn.Module):
     input_names: ClassVar[tuple[str, ...]] = ("state", "target", "time_left_s")
     scale: Tensor
     bound: Tensor
+    centre: Tensor
 
     def __init__(self, plant: Plant, hidden: Sequence[int] = (256, 256)) -> None:
         super().__init__()
@@ -73,20 +96,23 @@ class SequenceMlp(nn.Module):
         left = time_left_s.clamp(self.shortest_s, self.horizon_s) * (1.0 / self.horizon_s)
         goal = (target * self.scale)[:, self.columns]
         out: Tensor = self.net(torch.cat([state * self.scale, goal, left], -1))
-        return torch.tanh(out.unflatten(-1, (self.num_steps, self.m))) * self.bound
+        plan = torch.tanh(out.unflatten(-1, (self.num_steps, self.m)))
+        return self.centre + plan * self.bound
 
 
 def _register_scales(module: nn.Module, plant: Plant) -> None:
-    """Buffers `scale` (n,), one over the start box, and `bound` (m,)."""
+    """Buffers `scale` (n,), one over the start box, `bound` (m,) and `centre` (m,)."""
     box = torch.as_tensor(np.asarray(plant.start_box), dtype=torch.float32)
     module.register_buffer("scale", 1.0 / box)
     module.register_buffer("bound", torch.as_tensor(plant.bound, dtype=torch.float32))
+    centre = torch.as_tensor(plant.centre, dtype=torch.float32)
+    module.register_buffer("centre", centre, persistent=False)
 
 
 def targets_rest(plant: Plant) -> bool:
-    """Whether every target is an equilibrium of the uncontrolled plant."""
+    """Whether every target is an equilibrium of the plant with its controls in mid-range."""
     targets = plant.sample_targets(np.random.default_rng(0), 16)
-    moved = plant.step(targets, np.zeros((16, plant.m)))
+    moved = plant.step(targets, np.broadcast_to(plant.centre, (16, plant.m)))
     return bool(np.abs(moved - targets).max() < 1e-9)
 
 

@@ -17,6 +17,7 @@ from ganglion.tasks.control import boxqp
 from ganglion.tasks.control.plant import Floats, Plant
 
 _SHARES = 0.5 ** np.arange(16.0)
+_PATIENCE = 8  # iterations without a fall, each with a larger ridge
 Rows = NDArray[np.intp]
 
 
@@ -53,20 +54,22 @@ class _Update:
 
 def solve(
     plant: Plant, x0: Floats, target: Floats, controls: Floats,
-    tol: float = 1e-9, iterations: int = 500,
+    tol: float = 1e-9, iterations: int = 500, strict: bool = True,
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """Minimise the cost of each case within the bounds, from the guess `controls` (B, N, m).
 
     Converged where no control would move by more than tol times its bound. Returns states
     (B, N + 1, n) and controls (B, N, m): a local optimum, which for Van der Pol is the one that an
-    interior-point solver finds. ArithmeticError where a case does not converge.
+    interior-point solver finds. ArithmeticError where a case does not converge; not strict, a case
+    is left where its cost has stopped falling, or the iterations end.
     """
     guess = np.ascontiguousarray(plant.clip(controls).transpose(1, 0, 2))
     states = np.ascontiguousarray(plant.rollout(x0, guess.transpose(1, 0, 2)).transpose(1, 0, 2))
     paths = _Paths(states, guess, target, _cost(plant, states, guess, target))
-    todo, ridge = np.arange(len(x0)), np.zeros(len(x0))
+    todo, ridge, stalled = np.arange(len(x0)), np.zeros(len(x0)), np.zeros(len(x0), np.intp)
     for _ in range(iterations):
         now = paths.take(todo)
+        before = now.cost.copy()
         update = _backward(plant, now, ridge[todo])
         moves = (np.abs(update.forward) / plant.bound).max((0, 2))
         failed = _search(plant, now, update, moves)
@@ -75,10 +78,15 @@ def solve(
         old, least = ridge[todo], float(2.0 * plant.r.max())
         fallen = np.where(old > 1e-3 * least, 0.1 * old, 0.0)
         ridge[todo] = np.where(failed, np.maximum(10.0 * old, least), fallen)
-        todo = todo[(moves > tol) | (old > 0.0)]
+        falling = before - now.cost > 1e-8 * np.abs(before)
+        stalled[todo] = np.where(falling, 0, stalled[todo] + 1)
+        more = (moves > tol) | (old > 0.0)
+        todo = todo[more if strict else more & (stalled[todo] < _PATIENCE)]
         if not todo.size:
-            return paths.states.transpose(1, 0, 2), paths.controls.transpose(1, 0, 2)
-    raise ArithmeticError(f"{todo.size} optimal-control problems did not converge.")
+            break
+    if strict and todo.size:
+        raise ArithmeticError(f"{todo.size} optimal-control problems did not converge.")
+    return paths.states.transpose(1, 0, 2), paths.controls.transpose(1, 0, 2)
 
 
 def _cost(plant: Plant, states: Floats, controls: Floats, target: Floats) -> Floats:
@@ -93,17 +101,19 @@ def _backward(plant: Plant, paths: _Paths, ridge: Floats) -> _Update:
     a, b = (j.reshape(steps, cases, n, -1) for j in plant.jacobians(*flat))
     at, bt = a.swapaxes(2, 3), b.swapaxes(2, 3)
     e = plant.error(paths.states, paths.target)
-    qxx, quu = np.diag(2.0 * plant.q), np.diag(2.0 * plant.r)
-    lx, lu = 2.0 * plant.q * e, 2.0 * plant.r * paths.controls
-    vx = (2.0 * plant.qf * e[-1])[..., None]
-    vxx = np.broadcast_to(np.diag(2.0 * plant.qf), (cases, n, n))
+    eye, quu = np.eye(n), np.diag(2.0 * plant.r)
+    slopes, bends = 2.0 * plant.slopes(e), 2.0 * plant.bends(e)
+    lx, lu = plant.q * slopes, 2.0 * plant.r * (paths.controls - plant.centre)
+    vx = (plant.qf * slopes[-1])[..., None]
+    vxx = (plant.qf * bends[-1])[..., None] * eye
+    qxx = (plant.q * bends)[..., None] * eye
     update = _Update(np.empty((steps, cases, m)), np.empty((steps, cases, m, n)), np.zeros(cases))
     damping = ridge[:, None, None] * np.eye(m)
-    low, high = -plant.bound - paths.controls, plant.bound - paths.controls
+    low, high = plant.low - paths.controls, plant.high - paths.controls
     for t in range(steps - 1, -1, -1):
         va, vb = vxx @ a[t], vxx @ b[t]
         gx, gu = lx[t][..., None] + at[t] @ vx, lu[t][..., None] + bt[t] @ vx
-        hxx, huu, hux = qxx + at[t] @ va, quu + bt[t] @ vb, bt[t] @ va
+        hxx, huu, hux = qxx[t] + at[t] @ va, quu + bt[t] @ vb, bt[t] @ va
         k, free = boxqp.stage(huu + damping, gu[..., 0], low[t], high[t])
         gain = _gains(huu + damping, hux, free)
         update.forward[t], update.gains[t] = k, gain
@@ -120,6 +130,12 @@ def _gains(huu: Floats, hux: Floats, free: boxqp.Flags) -> Floats:
     if m == 1:
         return np.where(free[..., None], -hux / huu, 0.0)
     both = free[:, :, None] & free[:, None, :]
+    if m == 2:  # by Cramer's rule, many times faster than a batched solve
+        a, c = (np.where(free[:, i], huu[:, i, i], 1.0)[:, None] for i in (0, 1))
+        b = np.where(free.all(1), huu[:, 0, 1], 0.0)[:, None]
+        first, second = np.where(free[..., None], hux, 0.0).swapaxes(0, 1)
+        rows = np.stack([c * first - b * second, a * second - b * first], 1)
+        return np.asarray(-rows / (a * c - b * b)[..., None])
     return -np.linalg.solve(np.where(both, huu, np.eye(m)), np.where(free[..., None], hux, 0.0))
 
 

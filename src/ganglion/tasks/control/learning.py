@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ganglion.core.contracts import Arrays, Ranks, TensorSpec
+from torch import nn
+
+from ganglion.core.contracts import Arrays, Learner, Ranks, TensorSpec
 from ganglion.tasks.control import losses, model, references
-from ganglion.tasks.control.config import CostLoss, ImitationTrajectoryLoss, TrcSettings
+from ganglion.tasks.control.actor_critic import (
+    ActorCriticLearner,
+    Critic,
+    Problem,
+    typical_cost,
+)
+from ganglion.tasks.control.config import (
+    ActorCriticLoss,
+    CostLoss,
+    ImitationTrajectoryLoss,
+    TrcSettings,
+)
+from ganglion.tasks.control.feedback import Feedback
 from ganglion.train.batches import Batches, Fresh, Resident
 from ganglion.train.supervised import Loss, Supervised, SupervisedLearner, initialised
 
@@ -16,12 +30,12 @@ if TYPE_CHECKING:
 MOST_CYCLES = 64  # of the exported Loop; anytime curves go to four times the trained number
 
 
-def make(
-    task: Control, data: Arrays | None, device: str, seed: int, ranks: Ranks
-) -> SupervisedLearner:
+def make(task: Control, data: Arrays | None, device: str, seed: int, ranks: Ranks) -> Learner:
     """Build the learner of `task`; `data` None draws fresh starts at each step."""
     cfg = task.settings
     module = initialised(seed, lambda: model.build(cfg.model, task.plant))
+    if isinstance(cfg.loss, ActorCriticLoss):
+        return _actor_critic(task, cfg.loss, module, device, seed)
     more, steps = {}, task.plant.num_steps
     if isinstance(cfg.model, TrcSettings):
         high = float(max(MOST_CYCLES, 4 * cfg.model.cycles))
@@ -38,14 +52,28 @@ def make(
     return SupervisedLearner(parts, cfg.train, cfg.optim, seed, device)
 
 
+def _actor_critic(
+    task: Control, loss: ActorCriticLoss, actor: nn.Module, device: str, seed: int
+) -> ActorCriticLearner:
+    """It draws its own starts, so a dataset's rows are not used."""
+    assert isinstance(actor, Feedback)  # the settings say so
+    cfg, plant = task.settings, task.plant
+    typical = typical_cost(plant, cfg.problem.start_scale)
+    critic = initialised(seed + 1, lambda: Critic(plant, loss.critic_hidden, typical))
+    assert isinstance(critic, Critic)
+    problem = Problem(plant, cfg.problem.start_scale, references.signature(plant, 1))
+    return ActorCriticLearner(problem, actor, critic, (loss, cfg.train, cfg.optim), seed, device)
+
+
 def _full_share(loss: object) -> float:
     return float(getattr(loss, "full_horizon_share", 1.0))
 
 
 def _loss(task: Control) -> Loss:
     loss = task.settings.loss
+    assert not isinstance(loss, ActorCriticLoss)
     if isinstance(loss, CostLoss):
-        return losses.DynamicsCost(task.plant, loss.discount)
+        return losses.DynamicsCost(task.plant, loss.discount, loss.case_clip)
     weight = loss.trajectory_weight if isinstance(loss, ImitationTrajectoryLoss) else 0.0
     return losses.Imitation(
         task.plant, loss.control_weight, weight, loss.discount, loss.full_horizon_share

@@ -63,6 +63,7 @@ class DynamicsCost:
 
     plant: Plant
     discount: float = 0.7
+    case_clip: float = 0.0
 
     def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Terms:
         if isinstance(module, RefiningController):
@@ -72,7 +73,8 @@ class DynamicsCost:
             return loss, {"cost": means[-1].detach()}
         if isinstance(module, Feedback):
             steps = steps_left(self.plant, batch["time_left_s"])
-            loss = closed_loop_cost(module, self.plant, (batch["state"], batch["target"], steps))
+            inputs = batch["state"], batch["target"], steps
+            loss = closed_loop_cost(module, self.plant, inputs, self.case_clip)
         else:
             loss = self._open_loop(module, batch)
         return loss, {"cost": loss.detach()}

@@ -1,7 +1,9 @@
-"""The exact optimum within the actuator bounds, for batches of cases of any horizon.
+"""The optimum within the actuator bounds, for batches of cases of any horizon.
 
-Linear plants: the whole problem as one quadratic program in the controls (`boxqp`). Others:
-control-limited DDP (`ilqr`) from a clipped LQR guess. Shapes: B cases, N steps.
+Linear plants: the whole problem as one quadratic program in the controls (`boxqp`). Others by their
+`method`. exact: control-limited DDP (`ilqr`) from a clipped LQR guess. grid: dynamic programming on
+a grid (`grid`), polished by DDP. best_known: the best of many starts of DDP (`multistart`), which
+need not be the optimum: a gap against it is a lower bound. Shapes: B cases, N steps.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from ganglion.tasks.control import boxqp, ilqr
+from ganglion.tasks.control import boxqp, grid, ilqr, multistart
 from ganglion.tasks.control.plant import Floats, Plant
 from ganglion.tasks.control.riccati import clipped_rollout, tracking_gains
+
+_CLOSE = 1e-6  # of the bound: where many local optima compete, more digits say nothing
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,55 @@ class Solution:
 
 
 def solve(
-    plant: Plant, x0: Floats, target: Floats, guess: Floats | None = None, tol: float = 1e-9
-) -> Solution:
+    plant: Plant, x0: Floats, target: Floats, guess: Floats | None = None, tol: float = 1e-9,
+    iterations: int = 500,
+) -> Solution:  # fmt: skip
     """Minimise J within the bounds for each case: x0 (B, n), target (B, n), both float64.
 
     guess (B, N, m) is where the solver of a nonlinear plant begins (clipped LQR by default),
     tol where it ends: no control would move by more than this share of its bound.
-    ArithmeticError where a case does not converge.
+    ArithmeticError where a case does not converge in so many iterations (method exact only; the
+    others keep the best they have).
     """
     if plant.matrices() is not None:
         problem = condensed(plant)
         g = problem.linear_term(x0, target)
-        bound = np.tile(plant.bound, plant.num_steps)
-        flat = boxqp.solve(problem.h, g, -bound, bound)
+        low, high = (np.tile(side, plant.num_steps) for side in (plant.low, plant.high))
+        flat = boxqp.solve(problem.h, g, low, high)
         controls = flat.reshape(len(x0), plant.num_steps, plant.m)
         states = plant.rollout(x0, controls)
     else:
+        strict = plant.method == "exact"
+        tol = tol if strict else max(tol, _CLOSE)
         if guess is None:
-            gains = tracking_gains(plant, plant.num_steps)
-            guess = clipped_rollout(plant, gains, x0, target)[1]
-        states, controls = ilqr.solve(plant, x0, target, guess, tol)
+            guess = _begin(plant, x0, target)
+        states, controls = ilqr.solve(plant, x0, target, guess, tol, iterations, strict)
     return Solution(controls, states, np.asarray(plant.cost(states, controls, target)))
+
+
+def _begin(plant: Plant, x0: Floats, target: Floats) -> Floats:
+    """Return controls (B, N, m) from which DDP finds the optimum, as far as anyone knows."""
+    if plant.method == "grid":
+        return grid.plan(plant, x0, target)
+    # Gentle feedback keeps far from where linearisation fails (a quadrotor that tips over).
+    efforts = (1.0,) if plant.method == "exact" else (1.0, 10.0, 30.0)
+    gains = [tracking_gains(plant, plant.num_steps, effort) for effort in efforts]
+    clipped = [clipped_rollout(plant, gain, x0, target)[1] for gain in gains]
+    if plant.method == "exact":
+        return clipped[0]
+    return multistart.best(plant, x0, target, [*clipped, *plant.guesses(x0, target)])
+
+
+def remembered(plant: Plant, x0: Floats, target: Floats) -> Solution:
+    """Return `solve` of the cases, remembered for the last few sets of them."""
+    state, goal = (np.ascontiguousarray(a, np.float64).tobytes() for a in (x0, target))
+    return _remembered(plant, state, goal)
+
+
+@lru_cache(maxsize=12)
+def _remembered(plant: Plant, state: bytes, target: bytes) -> Solution:
+    x0, goal = (np.frombuffer(raw).reshape(-1, plant.n) for raw in (state, target))
+    return solve(plant, x0, goal)
 
 
 @dataclass(frozen=True)

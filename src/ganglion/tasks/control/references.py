@@ -15,6 +15,7 @@ from ganglion.tasks.control.riccati import steady_tracking_gain, tracking_gains
 
 ADMM_ITERATIONS = (5, 10, 20)
 REACH = 10.0  # declared range of states and targets, in start boxes
+_RETHINKS = 3  # iterations of DDP a step, from the last plan, where many local optima compete
 
 
 def references(model: Plant, truth: Plant) -> Mapping[str, Policy]:
@@ -53,9 +54,9 @@ def signature(plant: Plant, steps: int, more: Mapping[str, TensorSpec] | None = 
 
 def controls_spec(plant: Plant, steps: int) -> TensorSpec:
     """Return the specification of the output `controls` (B, steps, m)."""
-    bound = float(plant.bound.max())
+    low, high = float(plant.low.min()), float(plant.high.max())
     unit = ", ".join(plant.control_units)
-    return TensorSpec((steps, plant.m), unit=unit, low=-bound, high=bound)
+    return TensorSpec((steps, plant.m), unit=unit, low=low, high=high)
 
 
 def steps_left(plant: Plant, inputs: Arrays) -> NDArray[np.int64]:
@@ -86,6 +87,10 @@ class Oracle:
         inputs = {**base.inputs, "plan": replace(spec, role="state")}
         return Signature(inputs, {**base.outputs, "plan": spec}, {"plan": "plan"})
 
+    def trajectory(self, state: Floats, target: Floats) -> oracle.Solution:
+        """Return the optimum itself over the whole horizon, in float64, state by state."""
+        return oracle.remembered(self.plant, state, target)
+
     def act(self, inputs: Arrays) -> Arrays:
         """Solve every case for its own time left; controls past the end are 0."""
         plan = np.asarray(inputs["plan"], np.float64) if "plan" in inputs else None
@@ -96,7 +101,8 @@ class Oracle:
             if guess is None:
                 return oracle.solve(plant, x, target).controls
             # A control that is off by 1e-4 of its bound costs 1e-8: enough to go on with.
-            return oracle.solve(plant, x, target, guess, 1e-4).controls
+            most = 500 if plant.method == "exact" else _RETHINKS
+            return oracle.solve(plant, x, target, guess, 1e-4, most).controls
 
         controls = _by_horizon(self.plant, inputs, solve)
         if plan is None:
@@ -155,7 +161,7 @@ class ClippedLqr:
         return signature(self.plant, 1)
 
     def act(self, inputs: Arrays) -> Arrays:
-        """Return u = clip(-K [e, target]) as (B, 1, m)."""
+        """Return u = clip(c - K [e, target]) as (B, 1, m)."""
         target = np.asarray(inputs["target"], np.float64)
         e = self.plant.error(np.asarray(inputs["state"], np.float64), target)
         if self.steady:
@@ -164,12 +170,12 @@ class ClippedLqr:
             gains = tracking_gains(self.plant, self.plant.num_steps)
             chosen = gains[self.plant.num_steps - steps_left(self.plant, inputs)]
             u = -np.einsum("bij,bj->bi", chosen, np.concatenate([e, target], 1))
-        return {"controls": self.plant.clip(u)[:, None].astype(np.float32)}
+        return {"controls": self.plant.clip(self.plant.centre + u)[:, None].astype(np.float32)}
 
 
 @dataclass(frozen=True)
 class Zero:
-    """No control at all."""
+    """No control at all; where the range is one-sided (a rotor), its middle."""
 
     plant: Plant
 
@@ -178,8 +184,9 @@ class Zero:
         return signature(self.plant, 1)
 
     def act(self, inputs: Arrays) -> Arrays:
-        """Return zeros (B, 1, m)."""
-        return {"controls": np.zeros((len(inputs["state"]), 1, self.plant.m), np.float32)}
+        """Return the middle of the range, (B, 1, m)."""
+        shape = (len(inputs["state"]), 1, self.plant.m)
+        return {"controls": np.broadcast_to(self.plant.centre, shape).astype(np.float32)}
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,7 @@ class Random:
         return signature(self.plant, 1, {"noise": noise})
 
     def act(self, inputs: Arrays) -> Arrays:
-        """Return (2 noise - 1) bound, (B, 1, m)."""
+        """Return c + (2 noise - 1) bound, (B, 1, m)."""
         u = (2.0 * np.asarray(inputs["noise"], np.float64) - 1.0) * self.plant.bound
+        u = self.plant.centre + u
         return {"controls": u.astype(np.float32)}

@@ -38,20 +38,21 @@ def steady_gain(a: Floats, b: Floats, q: Floats, r: Floats) -> Floats:
 
 
 def linearised(plant: Plant) -> tuple[Floats, Floats]:
-    """Return (A, B) of a linear plant, or those of any plant at the origin without control."""
+    """Return (A, B) of a linear plant, or those of any plant at the origin in mid-range."""
     found = plant.matrices()
     if found is not None:
         return found
-    a, b = plant.jacobians(np.zeros((1, plant.n)), np.zeros((1, plant.m)))
+    a, b = plant.jacobians(np.zeros((1, plant.n)), plant.centre[None])
     return a[0], b[0]
 
 
 @lru_cache(maxsize=256)
-def tracking_gains(plant: Plant, steps: int) -> Floats:
+def tracking_gains(plant: Plant, steps: int, effort: float = 1.0) -> Floats:
     """Return gains (N, m, 2n) of u_t = -K_t [e_t, target]: finite horizon, constant target.
 
     e+ = A e + B u + (A - I) target, so the constant target joins the state with no cost of its own.
-    The optimum of a linear plant where no bound is reached.
+    The optimum of a linear plant where no bound is reached. effort multiplies R: a larger one is
+    gentler.
     """
     a, b = linearised(plant)
     n = plant.n
@@ -59,7 +60,7 @@ def tracking_gains(plant: Plant, steps: int) -> Floats:
     wide_b = np.concatenate([b, np.zeros_like(b)])
     q, qf = np.zeros((2, 2 * n, 2 * n))
     q[:n, :n], qf[:n, :n] = np.diag(plant.q), np.diag(plant.qf)
-    return finite_gains(wide_a, wide_b, q, np.diag(plant.r), qf, steps)[0]
+    return finite_gains(wide_a, wide_b, q, effort * np.diag(plant.r), qf, steps)[0]
 
 
 @lru_cache(maxsize=64)
@@ -71,12 +72,13 @@ def steady_tracking_gain(plant: Plant) -> Floats:
 def clipped_rollout(
     plant: Plant, gains: Floats, x0: Floats, target: Floats
 ) -> tuple[Floats, Floats]:
-    """Close the loop with u_t = clip(-K_t [e_t, target]) on the plant itself.
+    """Close the loop with u_t = clip(c - K_t [e_t, target]) on the plant itself, c in mid-range.
 
     gains (N, m, n) or (N, m, 2n); the last one is held where there are fewer than num_steps.
     Returns states (B, N + 1, n) and controls (B, N, m), views of time-major arrays.
     """
-    n, bound = plant.n, plant.bound[:, None]
+    n, centre = plant.n, plant.centre[:, None]
+    low, high = plant.low[:, None], plant.high[:, None]
     found, goal = plant.matrices(), np.ascontiguousarray(target.T)
     states = np.empty((plant.num_steps + 1, n, len(x0)))
     controls = np.empty((plant.num_steps, plant.m, len(x0)))
@@ -84,10 +86,13 @@ def clipped_rollout(
     for t in range(plant.num_steps):
         gain = gains[min(t, len(gains) - 1)]
         u = controls[t]
-        np.matmul(-gain[:, :n], states[t] - goal, out=u)
+        e = states[t] - goal if found else plant.error(states[t].T, target).T
+        np.matmul(-gain[:, :n], e, out=u)
         if gain.shape[1] > n:
             u -= gain[:, n:] @ goal
-        np.clip(u, -bound, bound, out=u)
+        if found is None:
+            u += centre
+        np.clip(u, low, high, out=u)
         if found is None:
             states[t + 1] = plant.step(states[t].T, u.T).T
         else:

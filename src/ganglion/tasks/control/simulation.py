@@ -18,6 +18,7 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from ganglion.tasks.control.linear_quadratic import Matrix, condense, inverse_factor
 from ganglion.tasks.control.plant import Plant
+from ganglion.tasks.control.riccati import linearised
 
 SHARES = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # of the model's best step, tried in this order
 _FLOOR = 1e-9  # added to the curvature along a step, so that no step has none
@@ -44,12 +45,14 @@ class View(NamedTuple):
 
     p (B, M), the damped Newton step of `Simulation`. errors: those of steps 1..N in units of the
     start box (B, N * n), or what they are a linear function of; see `Simulation.sight`. turns
-    (B, N, n + m, n): the transposed Jacobians of each step, where the plant is not linear.
+    (B, N, n + m, n): the transposed Jacobians of each step, where the plant is not linear. bends
+    (B, N, n): `Plant.bends` of the errors, where it has angles.
     """
 
     p: Tensor
     errors: Tensor | None = None
     turns: Tensor | None = None
+    bends: Tensor | None = None
 
 
 class Simulation(nn.Module):
@@ -62,6 +65,8 @@ class Simulation(nn.Module):
     linear: ClassVar[bool] = False
     bound: Tensor
     bounds: Tensor
+    centre: Tensor
+    centres: Tensor
     order: Tensor
     mask: Tensor
     factor: Tensor
@@ -71,9 +76,11 @@ class Simulation(nn.Module):
         super().__init__()
         self.num_steps, self.m, self.dt = plant.num_steps, plant.m, plant.dt
         self.damping = damping
-        bound = torch.tensor(plant.bound, dtype=torch.float32)
-        self.register_buffer("bound", bound, persistent=False)
-        self.register_buffer("bounds", bound.repeat(plant.num_steps), persistent=False)
+        self.centred = not np.any(plant.centre)
+        for name, values in (("bound", plant.bound), ("centre", plant.centre)):
+            table = torch.tensor(values, dtype=torch.float32)
+            self.register_buffer(name, table, persistent=False)
+            self.register_buffer(f"{name}s", table.repeat(plant.num_steps), persistent=False)
         self.register_buffer("order", torch.arange(len(self.bounds)), persistent=False)
 
     @abstractmethod
@@ -111,9 +118,14 @@ class Simulation(nn.Module):
         """Plan (B, M) -> controls (B, N, m) in control units, from now on and 0 after the end."""
         # entry 0 becomes the one k from the end
         index = torch.remainder(self.order - steps.unsqueeze(-1) * self.m, len(self.order))
-        bounded = (v * self.bounds).gather(1, index)
-        controls: Tensor = bounded.unflatten(-1, (self.num_steps, self.m))
+        u = v * self.bounds if self.centred else v * self.bounds + self.centres
+        controls: Tensor = u.gather(1, index).unflatten(-1, (self.num_steps, self.m))
         return controls
+
+    def _physical(self, v: Tensor) -> Tensor:
+        """Plan (..., M) in units of the bound -> controls (..., N, m)."""
+        u: Tensor = self.centre + v.unflatten(-1, (self.num_steps, self.m)) * self.bound
+        return u
 
     def precondition(self, x: Tensor, mask: Tensor) -> Tensor:
         """(H + damping I)^-1 x on the entries that act; x (B, M) is 0 on the others."""
@@ -207,7 +219,7 @@ class LinearSimulation(Simulation):
 
 
 class RolloutSimulation(Simulation):
-    """Any smooth plant with the quadratic cost of `Plant`: roll out, adjoint sweep, backtracking.
+    """Any smooth plant with the cost of `Plant`: roll out, adjoint sweep, backtracking.
 
     The step's Jacobians are central differences, all times and directions in one batched step. The
     preconditioner is the Hessian of the plant linearised at the origin. It works in float64 inside:
@@ -229,9 +241,9 @@ class RolloutSimulation(Simulation):
     def __init__(self, plant: Plant, damping: float) -> None:
         super().__init__(plant, damping)
         self.plant, self.n = plant, plant.n
-        a, b = plant.jacobians(np.zeros((1, plant.n)), np.zeros((1, plant.m)))
+        a, b = linearised(plant)
         weights = (plant.q, plant.r, plant.qf)
-        q = condense(a[0], b[0], weights, plant.bound, plant.num_steps)
+        q = condense(a, b, weights, plant.bound, plant.num_steps)
         self._preconditioner(q.hessian)
         box = np.asarray(plant.start_box)
         tables = {
@@ -252,9 +264,9 @@ class RolloutSimulation(Simulation):
         return torch.zeros((), dtype=weight.dtype, device=weight.device), weight
 
     def look(self, v: Tensor, problem: Problem) -> View:
-        errors, gradient, turns = self._sweep(v, problem)
+        errors, gradient, turns, bends = self._sweep(v, problem)
         p = self.precondition(gradient, problem.mask)
-        return View(p.to(v.dtype), errors.to(v.dtype), turns)
+        return View(p.to(v.dtype), errors.to(v.dtype), turns, bends)
 
     def share(self, v: Tensor, delta: Tensor, view: View, problem: Problem) -> Tensor:
         """Gauss-Newton's minimiser on the segment, cut back until the true cost falls.
@@ -283,6 +295,8 @@ class RolloutSimulation(Simulation):
 
         zero = torch.zeros_like(turns[:, 0, 0])
         dx = _scan(advance, zero, range(self.num_steps)) ** 2
+        if view.bends is not None:
+            dx = dx * view.bends
         stage = (dx[:, :-1] * self.q).sum((-1, -2)) + (du**2 * self.r).sum((-1, -2))
         bent: Tensor = 2.0 * (stage + (dx[:, -1] * self.qf).sum(-1))
         return bent.unsqueeze(-1)
@@ -296,15 +310,16 @@ class RolloutSimulation(Simulation):
             out.append((value + (gradient * (v - v.detach())).sum(-1)).to(v.dtype))
         return torch.stack(out)
 
-    def _sweep(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-        """Errors (B, N * n) as in `View`, dJ/dv (B, M), and `View.turns`."""
+    def _sweep(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Errors (B, N * n) as in `View`, dJ/dv (B, M), `View.turns` and `View.bends`."""
         states, u = self._rollout(v, problem)
         errors = self.plant.error(states, problem.target.unsqueeze(1))
         turns = self._jacobians(states[:, :-1], u)
         gradient = self._adjoint(turns, errors, u) * self.bound
         acts = self._acts(problem).transpose(0, 1)
         seen = errors[:, 1:] * self.unit * acts
-        return seen.flatten(1), gradient.flatten(1) * problem.mask, turns
+        bends = self.plant.bends(errors[:, 1:]) if self.plant.angles else None
+        return seen.flatten(1), gradient.flatten(1) * problem.mask, turns, bends
 
     def _acts(self, problem: Problem) -> Tensor:
         """Which steps act, (N, B, 1)."""
@@ -314,7 +329,7 @@ class RolloutSimulation(Simulation):
     def _rollout(self, v: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """States (..., B, N + 1, n) and controls (..., B, N, m) of plans v (..., B, M)."""
         acts = self._acts(problem) > 0
-        u = v.to(self.precision).unflatten(-1, (self.num_steps, self.m)) * self.bound
+        u = self._physical(v.to(self.precision))
         start = problem.state.to(self.precision).expand(*v.shape[:-1], self.n)
 
         def advance(t: Tensor, x: Tensor) -> Tensor:
@@ -328,18 +343,21 @@ class RolloutSimulation(Simulation):
         """Cost (..., B) of plans v (..., B, M), without what waiting at the start would cost."""
         states, u = self._rollout(v, problem)
         e: Tensor = self.plant.error(states, problem.target.unsqueeze(1))
-        stage = (e[..., :-1, :] ** 2 * self.q).sum(-1) + (u**2 * self.r).sum(-1)
+        squares: Tensor = self.plant.squares(e)
+        stage = (squares[..., :-1, :] * self.q).sum(-1)
+        stage = stage + ((u - self.centre) ** 2 * self.r).sum(-1)
         acting = stage * self._acts(problem).squeeze(-1).T
-        end: Tensor = (e[..., -1, :] ** 2 * self.qf).sum(-1)
+        end: Tensor = (squares[..., -1, :] * self.qf).sum(-1)
         return acting.sum(-1) + end
 
     def _adjoint(self, turns: Tensor, errors: Tensor, u: Tensor) -> Tensor:
-        """dJ/du (B, N, m): l_t = 2 Q e_t + A_t' l_{t+1}, dJ/du_t = 2 R u_t + B_t' l_{t+1}.
+        """dJ/du (B, N, m): l_t = Q d'(e_t) + A_t' l_{t+1}, dJ/du_t = 2 R (u_t - c) + B_t' l_{t+1}.
 
         Source: Bertsekas, Nonlinear Programming, 1999, section 1.9 (gradient by the adjoint).
         Entries that do not act come out wrong and are masked by the caller.
         """
-        end, direct = 2.0 * self.qf * errors[:, -1], 2.0 * self.q * errors[:, :-1]
+        slopes: Tensor = self.plant.slopes(errors)
+        end, direct = 2.0 * self.qf * slopes[:, -1], 2.0 * self.q * slopes[:, :-1]
 
         def retreat(t: Tensor, costate: Tensor) -> Tensor:
             pulled = turns.index_select(1, t).squeeze(1) @ costate.unsqueeze(-1)
@@ -348,7 +366,7 @@ class RolloutSimulation(Simulation):
         before = _scan(retreat, end, range(self.num_steps - 1, 0, -1))
         costates = torch.cat([before, end.unsqueeze(1)], 1)  # l_1 .. l_N
         pulled = (turns[:, :, self.n :] @ costates.unsqueeze(-1)).squeeze(-1)
-        slope: Tensor = 2.0 * self.r * u + pulled
+        slope: Tensor = 2.0 * self.r * (u - self.centre) + pulled
         return slope
 
     def _jacobians(self, x: Tensor, u: Tensor) -> Tensor:

@@ -41,12 +41,12 @@ class Control:
         "gap_map": "Cost above the exact optimum, by initial state.",
         "refinement": "Cost above the optimum after every cycle, to four times those trained.",
     }
-    metrics = evaluation.METRICS
     goal = evaluation.GAP
 
     def __init__(self, settings: Config) -> None:
         self._settings = settings
         self.plant: Plant = settings.problem.plant()
+        self.metrics = evaluation.metrics_of(self.plant)
         self.truth: Plant = evaluation.actual_plant(self.plant, settings.evaluation)
         self.scenarios: Mapping[str, Mapping[str, Any]] = _scenarios(settings)
         self.importers: Mapping[str, Callable[[Path], Arrays]] = {"npz": self._import_npz}
@@ -85,7 +85,7 @@ class Control:
 
         Returns state, target (B, n), time_left_s (B, 1), controls (B, N, m) and states
         (B, N + 1, n) of the label, all float32, and of the exact optimum cost (B,) = J* and
-        oracle_error (B,), the norm of its final error, in float64. Starts are rounded to float32
+        oracle_error (B,), its `Plant.arrival`, in float64. Starts are rounded to float32
         first, so the labels belong to exactly the numbers that are stored.
         """
         x0, target = (a.astype(np.float32).astype(np.float64) for a in (x0, target))
@@ -99,7 +99,6 @@ class Control:
     def _rows(
         self, x0: Floats, target: Floats, states: Floats, controls: Floats, best: oracle.Solution
     ) -> dict[str, Array]:
-        error = self.plant.error(best.states[:, -1], target)
         return {
             "state": x0.astype(np.float32),
             "target": target.astype(np.float32),
@@ -107,7 +106,7 @@ class Control:
             "controls": np.ascontiguousarray(controls, np.float32),
             "states": np.ascontiguousarray(states, np.float32),
             "cost": best.cost,
-            "oracle_error": np.linalg.norm(error, axis=1),
+            "oracle_error": self.plant.arrival(best.states, target),
         }
 
     def learner(self, data: Arrays | None, device: str, seed: int, ranks: Ranks) -> Learner:

@@ -101,17 +101,19 @@ def _over_time(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
 
 
 def _controls(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
-    edges, bound = np.arange(ours.shape[1] + 1) * plant.dt, float(plant.bound[0])
+    edges = np.arange(ours.shape[1] + 1) * plant.dt
+    low, high = float(plant.low[0]), float(plant.high[0])
     for i, colour in zip(range(len(ours)), COLOURS, strict=False):
         axes.stairs(ours[i], edges, color=colour, lw=2.2, alpha=0.75, baseline=None)
         axes.stairs(best[i], edges, color=_INK, lw=0.9, ls=(0, (4, 3)), baseline=None)
-    for limit in (-bound, bound):
+    for limit in (low, high):
         axes.axhline(limit, color=_QUIET, lw=1.0)
-    axes.annotate("bound", (edges[-1], bound), xytext=(-3, -3), textcoords="offset points",
+    axes.annotate("bound", (edges[-1], high), xytext=(-3, -3), textcoords="offset points",
                   ha="right", va="top", fontsize=8, color=_QUIET)  # fmt: skip
     _label(axes, "time (s)", _with_unit(plant.control_labels[0], plant.control_units[0]))
     axes.set_xlim(0.0, edges[-1])
-    axes.set_ylim(-1.12 * bound, 1.12 * bound)
+    margin = 0.06 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _gap_map(task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator) -> Figure:

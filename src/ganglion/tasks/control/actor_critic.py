@@ -1,0 +1,363 @@
+"""Short-horizon actor-critic: a policy for tasks in which whole horizons have no useful gradient.
+
+Some hundred trajectories live on from step to step, each at its own time. A step moves all of them
+by a window of W time steps; the cost of the window, closed by a target critic V(x, time left), is
+differentiated through the dynamics. The critic learns TD(lambda) targets of the same windows. The
+last share of the steps refines the policy on whole horizons, whose gradient is exact once the
+policy arrives everywhere. Sources: Xu et al., Accelerated Policy Learning with Parallel
+Differentiable Simulation, ICLR 2022 (SHAC), section 3.2; Sutton and Barto, Reinforcement Learning,
+2018, section 12.1 (lambda-return). Shapes: E trajectories, W steps, n states, m controls.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ganglion.core import seeds
+from ganglion.core.contracts import Arrays, Metrics, Signature
+from ganglion.core.errors import TrainingError
+from ganglion.nets.mlp import Mlp
+from ganglion.tasks.control.closed_loop import (
+    Path,
+    clipped,
+    closed_loop_cost,
+    jacobian,
+    pulls,
+)
+from ganglion.tasks.control.config import ActorCriticLoss
+from ganglion.tasks.control.feedback import Features, Feedback
+from ganglion.tasks.control.losses import steps_left
+from ganglion.tasks.control.plant import Plant
+from ganglion.train import optim
+from ganglion.train.batches import to_device
+from ganglion.train.policy import TorchPolicy
+from ganglion.train.settings import OptimSettings, TrainSettings
+
+
+class Critic(nn.Module):
+    """V(x, time left) = typical cost * MLP(features); without time left it is the final cost."""
+
+    scale: Tensor
+
+    def __init__(self, plant: Plant, hidden: tuple[int, ...], typical: float) -> None:
+        super().__init__()
+        self.plant, self.typical, self.features = plant, typical, Features(plant)
+        self.net = Mlp((self.features.width + 1, *hidden, 1), output_gain=0.1)
+        box = torch.as_tensor(np.asarray(plant.start_box), dtype=torch.float32)
+        self.register_buffer("scale", 1.0 / box, persistent=False)
+
+    def forward(self, e: Tensor, left: Tensor) -> Tensor:
+        """Errors e (..., n), whole steps left (...,) -> cost to go (...,)."""
+        share = left.to(e.dtype) / self.plant.num_steps
+        seen = torch.cat([self.features(e, self.scale), share.unsqueeze(-1)], -1)
+        value: Tensor = self.typical * self.net(seen).squeeze(-1)
+        return torch.where(left > 0, value, self.plant.final_cost(e))
+
+
+def typical_cost(plant: Plant, scale: float) -> float:
+    """Return the mean cost of doing nothing from 256 starts: the critic's unit."""
+    rng = np.random.default_rng(0)
+    starts, targets = plant.sample_starts(rng, 256, scale), plant.sample_targets(rng, 256)
+    idle = np.broadcast_to(plant.centre, (256, plant.num_steps, plant.m))
+    return float(np.mean(plant.cost(plant.rollout(starts, idle), idle, targets)))
+
+
+@dataclass
+class Trajectories:
+    """The living trajectories: state, target, start (E, n), steps left (E,); the hardest starts.
+
+    hard (K, n) are the starts of the worst ends so far, score (K,) the final costs of those.
+    """
+
+    state: Tensor
+    target: Tensor
+    start: Tensor
+    left: Tensor
+    hard: Tensor
+    hard_target: Tensor
+    score: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the learner is about: the plant, the factor on its starts, the policy's signature."""
+
+    plant: Plant
+    scale: float
+    signature: Signature
+
+
+class ActorCriticLearner:
+    """Train a feedback policy as the module's text says; a `Learner`."""
+
+    def __init__(
+        self, problem: Problem, actor: Feedback, critic: Critic,
+        settings: tuple[ActorCriticLoss, TrainSettings, OptimSettings], seed: int, device: str,
+    ) -> None:  # fmt: skip
+        self._problem, self._plant, self._seed = problem, problem.plant, seed
+        self._loss, self._train, self._optim = settings
+        self._device = torch.device(device)
+        self._actor, self._critic = actor.to(self._device), critic.to(self._device)
+        self._target, self._ema = copy.deepcopy(self._critic), copy.deepcopy(self._actor)
+        self._actor_step = optim.build(self._actor, self._optim)
+        self._critic_step = optim.build(self._critic, self._optim)
+        self._live = self._begin()
+        self._total = self._train.total_steps(None)
+        self._step, self._skipped = 0, 0
+        self._notes: list[Mapping[str, Any]] = []
+        self._validation: tuple[Arrays, dict[str, Tensor]] | None = None
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps taken: each moves actor and critic once."""
+        return self._step
+
+    # ------------------------------------------------------------ steps
+
+    def update(self) -> Metrics:
+        """Take the steps up to the next boundary; TrainingError where they stay non-finite."""
+        first, last = self._step, self._train.next_boundary(self._step, None)
+        sums: dict[str, Tensor] = {}
+        bad = torch.zeros((), device=self._device)
+        for step in range(first, last):
+            torch.default_generator.manual_seed(seeds.key(self._seed, "step", step) >> 1)
+            rng = seeds.rng(self._seed, "fresh", step)
+            refining = step >= self._total * (1.0 - self._loss.refine_share)
+            loss, terms = self._refine(rng) if refining else self._explore(rng)
+            norm = self._move(self._actor, self._actor_step, loss, self._rate(step))
+            bad = bad + (~torch.isfinite(norm)).float()
+            self._average(self._ema, self._actor, min(self._train.ema, (1 + step) / (10 + step)))
+            for name, value in {"loss": loss, "grad_norm": norm, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach()
+            self._step = step + 1
+        self._guard(int(bad), first)
+        means = {name: float(value) / (last - first) for name, value in sums.items()}
+        return {**means, "lr": self._rate(last - 1)}
+
+    def _rate(self, step: int) -> float:
+        """One schedule for each phase: the refinement begins anew at its own peak."""
+        explored = round(self._total * (1.0 - self._loss.refine_share))
+        if step < explored:
+            return optim.rate(self._optim, step, explored)
+        left = self._optim.model_copy(update={"warmup_steps": 0})
+        return self._loss.refine_lr * optim.rate(left, step - explored, self._total - explored)
+
+    def _move(
+        self, module: nn.Module, optimizer: torch.optim.AdamW, loss: Tensor, rate: float
+    ) -> Tensor:
+        """Take one step; a gradient that is not finite takes none (on the device)."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = list(module.parameters())
+        grads = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads, foreach=True)
+        if self._optim.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self._optim.clip_norm, norm, foreach=True)
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        return norm
+
+    @torch.no_grad()
+    def _average(self, mean: nn.Module, module: nn.Module, decay: float) -> None:
+        ours: list[Tensor] = list(mean.parameters())
+        theirs: list[Tensor] = list(module.parameters())
+        torch._foreach_lerp_(ours, theirs, 1.0 - decay)
+
+    def _guard(self, bad: int, first: int) -> None:
+        if not bad:
+            return
+        self._skipped += bad
+        text = f"{bad} steps from {first} on had a gradient that is not finite and were left out."
+        if self._skipped > self._train.nonfinite_limit or self._train.on_nonfinite == "stop":
+            raise TrainingError(f"{text} Try optim.lr={self._optim.lr / 2:g}.")
+        self._notes.append({"event": "nonfinite", "step": first, "message": text})
+
+    def _refine(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of whole horizons, from fresh starts and some of the hardest known ones."""
+        count = self._train.batch_size
+        start, target = self._draw(rng, count)
+        steps = torch.full((count, 1), self._plant.num_steps, device=self._device)
+        inputs = start, target, steps
+        loss = closed_loop_cost(self._actor, self._plant, inputs, self._loss.case_clip)
+        return loss, {"cost": loss.detach()}
+
+    def _explore(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a window of every trajectory; trains the critic and moves the trajectories on."""
+        live = self._live
+        self._restart(rng)
+        path, left = self._window()
+        plant, goal = self._plant, live.target.unsqueeze(1)
+        x = path.states[:, :-1].flatten(0, 1).requires_grad_()
+        goals = goal.expand(-1, self._loss.window, -1).flatten(0, 1)
+        u = self._actor.control(x, goals, path.left.flatten(0, 1))
+
+        def objective(states: Tensor, controls: Tensor) -> Tensor:
+            e = states - goal
+            stage = plant.stage_cost(e[:, :-1], controls) * path.acts.squeeze(-1)
+            total: Tensor = stage.sum() + self._target(e[:, -1], left[:, -1]).sum()
+            return total
+
+        pull = clipped(pulls(plant, path, objective, jacobian(u, x)), self._loss.case_clip)
+        push = (pull.flatten(0, 1) * u).sum() / len(goal)
+        critic_loss = self._learn_values(path, left)
+        live.state, live.left = path.states[:, -1].detach(), left[:, -1]
+        cost = plant.stage_cost(path.states[:, :-1] - goal, path.controls).mean().detach()
+        return push, {"stage_cost": cost, "critic_loss": critic_loss}
+
+    @torch.no_grad()
+    def _window(self) -> tuple[Path, Tensor]:
+        """Run every trajectory for W steps, or to its end; and the steps left (E, W + 1)."""
+        plant, x = self._plant, self._live.state
+        ages = torch.arange(self._loss.window + 1, device=self._device)
+        left = (self._live.left.unsqueeze(-1) - ages).clamp(min=0)
+        acts = (left[:, :-1] > 0).unsqueeze(-1)
+        seconds = (left[:, :-1] * plant.dt).to(x.dtype).unsqueeze(-1)
+        states, controls = [x], []
+        for t in range(self._loss.window):
+            u = self._actor.control(x, self._live.target, seconds[:, t])
+            x = torch.where(acts[:, t], plant.step(x, u), x)
+            states.append(x)
+            controls.append(u)
+        stacked = torch.stack(states, 1), torch.stack(controls, 1)
+        return Path(*stacked, seconds, acts.to(x.dtype)), left
+
+    def _learn_values(self, path: Path, left: Tensor) -> Tensor:
+        """One step of the critic towards G_t = c_t + (1 - lambda) V_{t+1} + lambda G_{t+1}."""
+        e = path.states - self._live.target.unsqueeze(1)
+        acts, decay = path.acts.squeeze(-1), self._loss.td_lambda
+        with torch.no_grad():
+            values = self._target(e, left)
+            costs = self._plant.stage_cost(e[:, :-1], path.controls)
+            found = [values[:, -1]]
+            for t in range(self._loss.window - 1, -1, -1):
+                ahead = costs[:, t] + (1.0 - decay) * values[:, t + 1] + decay * found[-1]
+                found.append(torch.where(acts[:, t] > 0, ahead, found[-1]))
+            returns = torch.stack(found[:0:-1], 1)
+        error = (self._critic(e[:, :-1], left[:, :-1]) - returns) / self._critic.typical
+        loss: Tensor = (error.square() * acts).sum() / acts.sum().clamp(min=1.0)
+        rate = self._optim.lr * self._loss.critic_lr
+        self._move(self._critic, self._critic_step, loss, rate)
+        self._average(self._target, self._critic, self._loss.target_ema)
+        return loss.detach()
+
+    # ------------------------------------------------------------ starts
+
+    def _begin(self) -> Trajectories:
+        rng, plant = seeds.rng(self._seed, "trajectories"), self._plant
+        count, kept = self._loss.trajectories, self._loss.hardest
+        state, target = self._fresh(rng, count)
+        hard, hard_target = self._fresh(rng, kept)
+        left = rng.integers(1, plant.num_steps + 1, count)
+        none = torch.full((kept,), -1.0, device=self._device)
+        steps = torch.as_tensor(left, device=self._device)
+        return Trajectories(state, target, state, steps, hard, hard_target, none)
+
+    def _fresh(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+        starts = self._plant.sample_starts(rng, count, self._problem.scale)
+        targets = self._plant.sample_targets(rng, count)
+        found = (torch.as_tensor(a, dtype=torch.float32) for a in (starts, targets))
+        start, target = (a.to(self._device) for a in found)
+        return start, target
+
+    def _draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+        """Draw starts and targets (count, n), a share of them among the hardest so far."""
+        start, target = self._fresh(rng, count)
+        again = torch.as_tensor(rng.random((count, 1)) < self._loss.restarts, device=self._device)
+        rows = torch.as_tensor(rng.integers(0, self._loss.hardest, count), device=self._device)
+        live = self._live
+        return (
+            torch.where(again, live.hard[rows], start),
+            torch.where(again, live.hard_target[rows], target),
+        )
+
+    def _restart(self, rng: np.random.Generator) -> None:
+        """Begin anew where no time is left, or a state ran away; remember the worst ends."""
+        live, count = self._live, self._loss.trajectories
+        ended = (live.left <= 0) | ~torch.isfinite(live.state).all(-1)
+        final = torch.nan_to_num(self._plant.final_cost(live.state - live.target), nan=1e30)
+        score = torch.where(ended & (live.left <= 0), final, -1.0)
+        # Old scores fade, so that a start that has become easy makes room.
+        scores = torch.cat([self._loss.fading * live.score, score])
+        live.score, rows = scores.topk(self._loss.hardest)
+        live.hard = torch.cat([live.hard, live.start])[rows]
+        live.hard_target = torch.cat([live.hard_target, live.target])[rows]
+        start, target = self._draw(rng, count)
+        again = ended.unsqueeze(-1)
+        live.start = torch.where(again, start, live.start)
+        live.state = torch.where(again, start, live.state)
+        live.target = torch.where(again, target, live.target)
+        live.left = torch.where(ended, self._plant.num_steps, live.left)
+
+    # ------------------------------------------------------------ looking
+
+    @torch.no_grad()
+    def loss(self, data: Arrays) -> Metrics:
+        """Mean cost of the averaged policy in closed loop from the starts of `data`."""
+        if self._validation is None or self._validation[0] is not data:
+            used = {k: data[k] for k in ("state", "target", "time_left_s")}
+            self._validation = (data, to_device(used, str(self._device)))
+        batch = self._validation[1]
+        steps = steps_left(self._plant, batch["time_left_s"])
+        cost = closed_loop_cost(self._ema, self._plant, (batch["state"], batch["target"], steps))
+        return {"loss": float(cost), "cost": float(cost)}
+
+    def observe(self, value: float) -> None:
+        """Nothing here listens to the validation value."""
+
+    def notes(self) -> list[Mapping[str, Any]]:
+        """Return and forget what happened since the last call that a person should know."""
+        found, self._notes = self._notes, []
+        return found
+
+    def policy(self) -> TorchPolicy:
+        """Return the averaged policy."""
+        return TorchPolicy(self._ema, self._problem.signature, self._device)
+
+    # ------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, averages, moments, trajectories and counters."""
+        modules = {n: dict(m.state_dict()) for n, m in self._modules().items()}
+        return {
+            **modules,
+            "actor_optimizer": self._actor_step.state_dict()["state"],
+            "critic_optimizer": self._critic_step.state_dict()["state"],
+            "trajectories": self._live.tensors(),
+            "step": self._step,
+            "skipped": self._skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        for name, module in self._modules().items():
+            module.load_state_dict(state[name])
+        optimizers = {"actor": self._actor_step, "critic": self._critic_step}
+        for name, optimizer in optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            held = {"state": state[f"{name}_optimizer"], "param_groups": groups}
+            optimizer.load_state_dict(held)
+        live = {k: torch.as_tensor(v).to(self._device) for k, v in state["trajectories"].items()}
+        self._live = Trajectories(**live)
+        self._step, self._skipped = state["step"], state["skipped"]
+
+    def warm_start(self, state: dict[str, Any]) -> None:
+        """Take the averaged policy of another learner's state, no more."""
+        weights = state.get("ema") or state.get("actor") or state["module"]
+        for module in (self._actor, self._ema):
+            module.load_state_dict(weights)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        named = {"actor": self._actor, "critic": self._critic}
+        return {**named, "target_critic": self._target, "ema": self._ema}

@@ -1,0 +1,1 @@
+"""The plants of the task, one family a file."""
