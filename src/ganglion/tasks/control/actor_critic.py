@@ -24,6 +24,7 @@ from ganglion.core import seeds
 from ganglion.core.contracts import Arrays, Metrics, Signature
 from ganglion.core.errors import TrainingError
 from ganglion.nets.mlp import Mlp
+from ganglion.tasks.control import grid
 from ganglion.tasks.control.closed_loop import (
     Path,
     clipped,
@@ -61,6 +62,35 @@ class Critic(nn.Module):
         return torch.where(left > 0, value, self.plant.final_cost(e))
 
 
+class TableCritic(nn.Module):
+    """The optimal cost to go from dynamic programming, bilinear between the points of its grid."""
+
+    def __init__(self, plant: Plant) -> None:
+        super().__init__()
+        values, angles, rates = grid.table(plant)
+        self.plant, self.shape = plant, values.shape
+        self.low = float(angles[0]), float(rates[0])
+        self.step = float(angles[1] - angles[0]), float(rates[1] - rates[0])
+        self.values = torch.as_tensor(values.reshape(-1))  # no buffer: it follows from the plant
+
+    def forward(self, e: Tensor, left: Tensor) -> Tensor:
+        """Errors e (..., 2), whole steps left (...,) -> cost to go (...,)."""
+        if self.values.device != e.device:
+            self.values = self.values.to(e.device)
+        turned = self.plant.error(e, torch.zeros_like(e))
+        a = ((turned[..., 0] - self.low[0]) / self.step[0]).clamp(0.0, self.shape[1] - 1.001)
+        b = ((turned[..., 1] - self.low[1]) / self.step[1]).clamp(0.0, self.shape[2] - 1.001)
+        i, j = a.detach().floor(), b.detach().floor()
+        fa, fb = a - i, b - j
+        at = (left * self.shape[1] + i.long()) * self.shape[2] + j.long()
+        width = self.shape[2]
+        low, high = self.values[at], self.values[at + width]
+        low = low + fb * (self.values[at + 1] - low)
+        high = high + fb * (self.values[at + width + 1] - high)
+        value: Tensor = low + fa * (high - low)
+        return value
+
+
 def typical_cost(plant: Plant, scale: float) -> float:
     """Return the mean cost of doing nothing from 256 starts: the critic's unit."""
     rng = np.random.default_rng(0)
@@ -73,6 +103,7 @@ def typical_cost(plant: Plant, scale: float) -> float:
 class Trajectories:
     """The living trajectories: state, target, start (E, n), steps left (E,); the hardest starts.
 
+    whole (E,) says which began with the whole horizon left; only they count as hard.
     hard (K, n) are the starts of the worst ends so far, score (K,) the final costs of those.
     """
 
@@ -80,6 +111,7 @@ class Trajectories:
     target: Tensor
     start: Tensor
     left: Tensor
+    whole: Tensor
     hard: Tensor
     hard_target: Tensor
     score: Tensor
@@ -109,6 +141,8 @@ class ActorCriticLearner:
         self._device = torch.device(device)
         self._actor, self._critic = actor.to(self._device), critic.to(self._device)
         self._target, self._ema = copy.deepcopy(self._critic), copy.deepcopy(self._actor)
+        learned = self._loss.critic == "learned"
+        self._closing: nn.Module = self._target if learned else TableCritic(self._plant)
         self._actor_step = optim.build(self._actor, self._optim)
         self._critic_step = optim.build(self._critic, self._optim)
         self._live = self._begin()
@@ -206,15 +240,17 @@ class ActorCriticLearner:
         def objective(states: Tensor, controls: Tensor) -> Tensor:
             e = states - goal
             stage = plant.stage_cost(e[:, :-1], controls) * path.acts.squeeze(-1)
-            total: Tensor = stage.sum() + self._target(e[:, -1], left[:, -1]).sum()
+            total: Tensor = stage.sum() + self._closing(e[:, -1], left[:, -1]).sum()
             return total
 
         pull = clipped(pulls(plant, path, objective, jacobian(u, x)), self._loss.case_clip)
         push = (pull.flatten(0, 1) * u).sum() / len(goal)
-        critic_loss = self._learn_values(path, left)
+        terms = {}
+        if self._loss.critic == "learned":
+            terms["critic_loss"] = self._learn_values(path, left)
         live.state, live.left = path.states[:, -1].detach(), left[:, -1]
         cost = plant.stage_cost(path.states[:, :-1] - goal, path.controls).mean().detach()
-        return push, {"stage_cost": cost, "critic_loss": critic_loss}
+        return push, {"stage_cost": cost, **terms}
 
     @torch.no_grad()
     def _window(self) -> tuple[Path, Tensor]:
@@ -262,7 +298,8 @@ class ActorCriticLearner:
         left = rng.integers(1, plant.num_steps + 1, count)
         none = torch.full((kept,), -1.0, device=self._device)
         steps = torch.as_tensor(left, device=self._device)
-        return Trajectories(state, target, state, steps, hard, hard_target, none)
+        whole = torch.zeros(count, dtype=torch.bool, device=self._device)
+        return Trajectories(state, target, state, steps, whole, hard, hard_target, none)
 
     def _fresh(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         starts = self._plant.sample_starts(rng, count, self._problem.scale)
@@ -287,7 +324,7 @@ class ActorCriticLearner:
         live, count = self._live, self._loss.trajectories
         ended = (live.left <= 0) | ~torch.isfinite(live.state).all(-1)
         final = torch.nan_to_num(self._plant.final_cost(live.state - live.target), nan=1e30)
-        score = torch.where(ended & (live.left <= 0), final, -1.0)
+        score = torch.where(ended & live.whole & (live.left <= 0), final, -1.0)
         # Old scores fade, so that a start that has become easy makes room.
         scores = torch.cat([self._loss.fading * live.score, score])
         live.score, rows = scores.topk(self._loss.hardest)
@@ -299,6 +336,22 @@ class ActorCriticLearner:
         live.state = torch.where(again, start, live.state)
         live.target = torch.where(again, target, live.target)
         live.left = torch.where(ended, self._plant.num_steps, live.left)
+        live.whole = live.whole | ended
+        if self._loss.scattered:
+            self._scatter(rng, ended)
+
+    def _scatter(self, rng: np.random.Generator, ended: Tensor) -> None:
+        """Put a share of the trajectories that begin anew to where others are, at another time."""
+        live, count = self._live, self._loss.trajectories
+        chosen = torch.as_tensor(rng.random(count) < self._loss.scattered, device=self._device)
+        rows = torch.as_tensor(rng.integers(0, count, count), device=self._device)
+        left = rng.integers(1, self._plant.num_steps + 1, count)
+        chosen &= ended
+        here = chosen.unsqueeze(-1)
+        live.state = torch.where(here, live.state[rows], live.state)
+        live.target = torch.where(here, live.target[rows], live.target)
+        live.left = torch.where(chosen, torch.as_tensor(left, device=self._device), live.left)
+        live.whole = live.whole & ~chosen
 
     # ------------------------------------------------------------ looking
 

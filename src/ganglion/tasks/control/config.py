@@ -218,6 +218,10 @@ class ActorCriticLoss(Settings):
         20, "Time steps differentiated at once. Longer sees further, but past a fall the gradient "
         "says little.", ge=1, le=1_000,
     )  # fmt: skip
+    critic: Literal["learned", "grid"] = setting(
+        "learned", "What closes a window: a net that learns the policy's own cost to go, or the "
+        "optimal one from dynamic programming (pendulum only), which shows every way up.",
+    )
     critic_hidden: tuple[int, ...] = setting(
         (64, 64), "Widths of the critic's SiLU layers.", min_length=1, max_length=8
     )
@@ -234,6 +238,11 @@ class ActorCriticLoss(Settings):
     restarts: float = setting(
         0.3, "Share of new trajectories from the hardest starts. Raise it where few starts keep "
         "failing.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    scattered: float = setting(
+        0.0, "Share of new trajectories that begin where another one is, with a random time left: "
+        "the critic then knows states that the policy avoids. 0.3-0.6 for swing-ups.", ge=0.0,
+        le=1.0,
     )  # fmt: skip
     hardest: int = setting(128, "Hard starts that are remembered.", ge=1, le=65_536)
     fading: float = setting(
@@ -350,6 +359,15 @@ class Config(TaskSettings):
             raise ValueError(
                 f"loss.kind=actor_critic trains state feedback, model.kind={self.model.kind} is "
                 "none; choose model.kind=feedback or loss.kind=cost"
+            )
+        if (
+            self.loss.kind == "actor_critic"
+            and self.loss.critic == "grid"
+            and self.problem.plant().method != "grid"
+        ):
+            raise ValueError(
+                f"loss.critic=grid needs dynamic programming, which {self.problem.kind} has none "
+                "of; choose loss.critic=learned"
             )
         if self.evaluation.mismatch != 1.0 and self.problem.plant().uncertain is None:
             raise ValueError(

@@ -40,6 +40,18 @@ def plan(plant: Plant, x0: Floats, target: Floats) -> Floats:
     return out
 
 
+def table(plant: Plant) -> tuple[Values, Floats, Floats]:
+    """Return the cost to go (N + 1, angles, rates) by steps left, and the grid's angles and rates.
+
+    The last angle repeats the first, so that a turn is whole.
+    """
+    values = _values(replace(plant, num_steps=1), -(-plant.num_steps // _BLOCK) * _BLOCK)
+    whole = values[: plant.num_steps + 1].reshape(-1, _ANGLES, _RATES)
+    angles, rates = _axes(plant)
+    turn = np.concatenate([whole, whole[:, :1]], 1)
+    return turn, np.append(angles, np.pi), rates
+
+
 @lru_cache(maxsize=3)
 def _values(plant: Plant, steps: int) -> Values:
     """Return the cost to go (steps + 1, G) by the number of steps left; float32, 11 MB for 30."""
