@@ -1,0 +1,1 @@
+"""Fuel-optimal powered descent with a free final time."""
