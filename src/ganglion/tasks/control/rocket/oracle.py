@@ -5,8 +5,8 @@ constraints is convex, and its dual has one multiplier per constraint: with the 
 p_k = y_v + c_k y_r + (ground), part k thrusts along p_k where |p_k| exceeds the price of fuel.
 Around it: bounds and prices follow from the mass that the last solution leaves, and t_f is where
 the optimum's slope vanishes. Landings that would dig into the ground are solved again with a
-multiplier per node, under a logarithmic barrier. Source: Lawden, Optimal Trajectories for Space Navigation, 1963,
-chapter 3 (primer vector); Acikmese and Ploen, JGCD 30(5), 2007 (convexity).
+multiplier per node, under a logarithmic barrier. Source: Lawden, Optimal Trajectories for Space
+Navigation, 1963, chapter 3 (primer vector); Acikmese and Ploen, JGCD 30(5), 2007 (convexity).
 Shapes: B cases, N parts, D multipliers: 6 of the terminal point, then N - 1 of the ground.
 """
 
@@ -17,9 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ganglion.tasks.control.rocket.world import Floats, Rocket, magnitude
-
-Flags = NDArray[np.bool_]
+from ganglion.tasks.control.rocket.world import Flags, Floats, Rocket, magnitude
 
 LANDED_M, LANDED_M_S = 1e-2, 1e-2  # what counts as solved: far below a landing's own tolerance
 OVER, GROUND_M = 1e-6, 1e-2
@@ -28,6 +26,7 @@ _SHORTEST_S, _LONGEST_S = 15.0, 115.0
 _FIRST, _SHARP = 0.1, 2e-3  # s^2/m: smoothing, the curvature that the fuel is given
 # smoothing, bisections of the final time, and by how many seconds the bracket is widened before
 _STAGES = ((_FIRST, 4, 0.0), (0.03, 5, 3.0), (0.01, 4, 0.6), (_SHARP, 8, 0.2))
+_DETOUR_S = 30.0
 _BARRIER = 0.3  # m/s, times the smoothing
 _MET = 1e-9  # m/s: largest residual of the constraints
 _HOPELESS = 1e3  # multipliers of landings that exist are far below
@@ -60,19 +59,22 @@ def solve(rocket: Rocket, state: Floats) -> Landing:
 
 
 def _solve(rocket: Rocket, state: Floats) -> Landing:
-    found = _search(_Dual(rocket, state, ground=False))
+    first = _Dual(rocket, state, ground=False)
+    count = len(state)
+    found = _search(first, np.full(count, _SHORTEST_S), np.full(count, _LONGEST_S))
     again = np.flatnonzero(~found.solved)
     if len(again):
-        second = _search(_Dual(rocket, state[again], ground=True))
-        found.controls[again], found.final_time_s[again] = second.controls, second.final_time_s
-        found.fuel_kg[again], found.solved[again] = second.fuel_kg, second.solved
+        second = _Dual(rocket, state[again], ground=True)
+        second.begin_at(first, again)
+        t = found.final_time_s[again, 0]  # the ground only makes a landing longer
+        better = _search(second, t - 2.0, t + _DETOUR_S)
+        found.controls[again], found.final_time_s[again] = better.controls, better.final_time_s
+        found.fuel_kg[again], found.solved[again] = better.fuel_kg, better.solved
     return found
 
 
-def _search(problem: _Dual) -> Landing:
-    """Bisect the final time, first on a smooth problem, then on a sharp one."""
-    count = len(problem.state)
-    low, high = np.full(count, _SHORTEST_S), np.full(count, _LONGEST_S)
+def _search(problem: _Dual, low: Floats, high: Floats) -> Landing:
+    """Bisect the final time, first on a smooth problem, then on sharper ones."""
     for smoothing, steps, widen in _STAGES:
         low, high = low - widen, high + widen  # a smoother problem's optimum lies elsewhere
         for _ in range(steps):
@@ -100,6 +102,11 @@ class _Dual:
         self.room = np.repeat(rocket.thrust / state[:, 6:7], n, 1)
         self.price = np.ones((count, n))
         self.a = np.zeros((count, n, 3))
+
+    def begin_at(self, other: _Dual, rows: NDArray[np.intp]) -> None:
+        """Take over where other, which knows no ground, has got to in these rows."""
+        self.y[:, :6] = other.y[rows]
+        self.room, self.price, self.a = other.room[rows], other.price[rows], other.a[rows]
 
     def settle(self, t: Floats, smoothing: float, rounds: int) -> Floats:
         """Solve at t (B,) and return the slope dV/dt_f, -infinity where there is no solution.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ganglion.tasks.control.plant import namespace
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 STATE_LABELS = ("x", "y", "z", "vx", "vy", "vz", "mass")
 STATE_UNITS = ("m", "m", "m", "m/s", "m/s", "m/s", "kg")
@@ -53,6 +54,7 @@ class Rocket:
     standard_gravity: float = 9.81  # m/s^2
     thrust: float = 13_260.0  # N
     start_scale: float = 1.0
+    mass_scale: float = 1.0
 
     @property
     def exhaust(self) -> float:
@@ -60,10 +62,10 @@ class Rocket:
         return self.specific_impulse * self.standard_gravity
 
     def start_box(self) -> Floats:
-        """Return lowest and highest start, (7, 2): the box scaled about its middle, mass not."""
+        """Return lowest and highest start, (7, 2): the box scaled about its middle."""
         middle = START_BOX.mean(1, keepdims=True)
         box = middle + self.start_scale * (START_BOX - middle)
-        box[6] = START_BOX[6]
+        box[6] = self.mass_scale * START_BOX[6]
         return np.asarray(box)
 
     def sample_starts(self, rng: np.random.Generator, count: int) -> Floats:

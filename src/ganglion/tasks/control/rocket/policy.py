@@ -1,0 +1,193 @@
+"""The landing plan: a net proposes, a few Newton steps inside the module make it land.
+
+The net gives the final time and a primer vector for each part; throttle and direction follow from
+it, so the thrust bound holds by construction. Newton steps move the six numbers that shift and tilt
+the primer until the accelerations meet the terminal constraints, and a projection in closed form
+removes the rest. Shapes: B cases, N parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ganglion.nets.mlp import Mlp
+from ganglion.tasks.control.rocket.world import START_BOX, Rocket, magnitude
+
+_CLEARANCE = 3e-4  # share of the thrust bound kept free for the last projection
+_LARGEST = 4.0  # of the six numbers; they grow beyond where the final time is too short
+_TRUST = 0.5  # longest Newton step
+_PROFILE = 0.2  # of the net's free profile, beside the six numbers that Newton moves
+_REACH = 1.5  # states are clamped to this many start boxes
+_LIGHTEST, _HEAVIEST = 1_200.0, 2_800.0  # kg
+
+
+class Plan(nn.Module):
+    """state (B, 7) -> controls (B, N, 3) in m/s^2, final_time_s (B, 1).
+
+    newton is the number of corrections; sharpness how steeply the throttle opens as the primer
+    vector grows beyond 1.
+    """
+
+    unit: Tensor
+    middle: Tensor
+    low: Tensor
+    high: Tensor
+    basis: Tensor
+    shares: Tensor
+
+    def __init__(
+        self, rocket: Rocket, hidden: Sequence[int], newton: int, sharpness: float
+    ) -> None:
+        super().__init__()
+        self.rocket, self.newton, self.sharpness = rocket, newton, sharpness
+        steps = rocket.num_steps
+        self.net = Mlp((6, *hidden, 7 + 3 * steps), output_gain=0.1)
+        box = START_BOX
+        half = 0.5 * (box[:, 1] - box[:, 0])
+        low = box.mean(1) - _REACH * half
+        high = box.mean(1) + _REACH * half
+        low[2], low[6], high[6] = 0.0, _LIGHTEST, _HEAVIEST
+        shares = rocket.shares()
+        tilt = np.sqrt(12.0) * (shares - 0.5)
+        for name, value in {
+            "low": low, "high": high, "unit": half, "middle": box.mean(1), "shares": shares,
+            "basis": np.stack([np.ones(steps), tilt]),
+        }.items():  # fmt: skip
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32))
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the plan; see the class."""
+        state = torch.minimum(torch.maximum(state, self.low), self.high)
+        final_time_s, y, profile = self.propose(state)
+        y = self.correct(state, final_time_s, y, profile, self.newton)
+        controls = self.accelerations(state, final_time_s, y, profile)
+        controls = self.project(state, final_time_s, controls)
+        return self.limit(state, final_time_s, controls), final_time_s
+
+    def propose(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ask the net: final_time_s (B, 1), y (B, 2, 3), profile (B, N, 3).
+
+        In the frame that has the start above the x axis, with the sideways components in proportion
+        to the sideways speed: landings turn and mirror with their starts, so the net need not learn
+        it.
+        """
+        xy, v = state[:, :2], state[:, 3:5]
+        away = magnitude(xy).unsqueeze(-1)
+        east = torch.tensor([1.0, 0.0], device=xy.device)
+        forward = torch.where(away > 1.0, xy / away.clamp(min=1.0), east)  # (B, 2)
+        left = torch.stack([-forward[:, 1], forward[:, 0]], -1)
+        speed = (v * forward).sum(-1, keepdim=True) / self.unit[3]
+        across = (v * left).sum(-1, keepdim=True) / self.unit[3]
+        rest = (state - self.middle) / self.unit
+        seen = torch.cat(
+            [away / self.unit[0], speed, across * across, rest[:, 2:3], rest[:, 5:7]], -1
+        )
+        out = self.net(seen)
+        first_guess_s = 25.0 + state[:, 2:3] / 90.0
+        final_time_s = first_guess_s * torch.exp(out[:, :1].clamp(-1.5, 1.0))
+        primer = out[:, 1:].unflatten(-1, (-1, 3))
+        primer = torch.stack(
+            [primer[..., 0], primer[..., 1] * across, primer[..., 2]], -1
+        )
+        flat = forward.unsqueeze(1) * primer[..., :1] + left.unsqueeze(1) * primer[..., 1:2]
+        turned = torch.cat([flat, primer[..., 2:]], -1)
+        up = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]], device=xy.device)
+        return final_time_s, turned[:, :2] + up, _PROFILE * turned[:, 2:]
+
+    def accelerations(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
+        """Return the accelerations (B, N, 3) of a primer vector, within the thrust bound."""
+        return self._thrust(state, t, y, profile)[0]
+
+    def correct(
+        self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor, steps: int
+    ) -> Tensor:
+        """Move y by Newton steps towards the terminal constraints; gradients as at the solution.
+
+        Only the last step carries a gradient, with its matrix held constant: at the solution that
+        is the implicit function theorem's derivative.
+        """
+        with torch.no_grad():
+            for _ in range(steps - 1):
+                y = self._step(state, t, y, profile)
+        return self._step(state, t, y.detach(), profile)
+
+    def project(self, state: Tensor, t: Tensor, controls: Tensor) -> Tensor:
+        """Return the nearest accelerations that land, in closed form.
+
+        The basis is orthogonal, so least squares adds (residual / t_f) along each of its rows.
+        """
+        norms = (self.basis * self.basis).mean(1)[:, None]
+        shift = self.residual(state, t, controls) / (t[:, :, None] * norms)
+        return controls + torch.einsum("ik,bix->bkx", self.basis, shift)
+
+    def residual(self, state: Tensor, t: Tensor, controls: Tensor) -> Tensor:
+        """Return what is missing to land, (B, 2, 3) in m/s, along the rows of the basis."""
+        required = self.rocket.terminal(state, t)
+        tilt = np.sqrt(12.0) * (required[:, 1] - 0.5 * required[:, 0])
+        wanted = torch.stack([required[:, 0], tilt], 1)
+        return wanted - (t[:, :, None] / self.rocket.num_steps) * (self.basis @ controls)
+
+    def limit(self, state: Tensor, t: Tensor, controls: Tensor) -> Tensor:
+        """Shorten accelerations beyond the thrust bound: only plans that cannot land have any."""
+        wanted = magnitude(controls).unsqueeze(-1) + 1e-12
+        limited = controls
+        for _ in range(4):  # shorter accelerations leave more mass; the bounds fall to their limit
+            mass = self.rocket.masses(state, limited, t)[:, :-1, None]
+            share = (1.0 - 1e-6) * self.rocket.thrust / (mass * wanted)
+            limited = controls * share.clamp(max=1.0)
+        return limited
+
+    def _thrust(
+        self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return accelerations, bounds u, throttle, direction and length of the primer vector."""
+        primer = torch.einsum("ik,bix->bkx", self.basis, y) + profile
+        size = (primer * primer).sum(-1).add(1e-8).sqrt()
+        throttle = torch.sigmoid((size - 1.0) * self.sharpness)
+        most = (1.0 - _CLEARANCE) * self.rocket.thrust / state[:, 6:7]
+        spent = t / (self.rocket.num_steps * self.rocket.exhaust)
+        used = throttle * most * spent
+        share = 1.0 - (used.cumsum(1) - used)  # mass over its start, to first order in a part
+        for _ in range(2):
+            drop = used / share
+            share = torch.exp(drop - drop.cumsum(1))
+        bound = most / share
+        unit = primer / size.unsqueeze(-1)
+        return (throttle * bound).unsqueeze(-1) * unit, bound, throttle, unit, size
+
+    def _step(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
+        a, bound, throttle, unit, size = self._thrust(state, t, y, profile)
+        residual = (self.residual(state, t, a) / t[:, :, None]).flatten(1)
+        with torch.no_grad():
+            along = bound * throttle * (1.0 - throttle) * self.sharpness
+            across = bound * throttle / size
+            outer = unit.unsqueeze(-1) * unit.unsqueeze(-2)
+            eye = torch.eye(3, device=a.device)
+            j = (along - across)[..., None, None] * outer + across[..., None, None] * eye
+            tilt = self.basis[1]
+            powers = torch.stack([tilt * 0.0 + 1.0, tilt, tilt * tilt]) / self.rocket.num_steps
+            m = torch.einsum("pk,bkx->bpx", powers, j.flatten(2)).unflatten(-1, (3, 3))
+            top = torch.cat([m[:, 0], m[:, 1]], 2)
+            matrix = torch.cat([top, torch.cat([m[:, 1], m[:, 2]], 2)], 1)
+            damping = 1e-3 + 0.05 * residual.abs().sum(-1)
+            matrix = matrix + damping[:, None, None] * torch.eye(6, device=a.device)
+            inverse = _inverse(matrix)
+        step = (inverse @ residual.unsqueeze(-1)).squeeze(-1)
+        share = (_TRUST / (step.detach().square().sum(-1, keepdim=True) + 1e-12).sqrt()).clamp(max=1.0)
+        return (y + (share * step).reshape(-1, 2, 3)).clamp(-_LARGEST, _LARGEST)
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Invert positive definite matrices (B, n, n) by elimination without pivots, in plain ops."""
+    size = matrix.shape[-1]
+    eye = torch.eye(size, device=matrix.device)
+    wide = torch.cat([matrix, eye.expand_as(matrix)], 2)
+    for i in range(size):
+        row = wide[:, i : i + 1] / wide[:, i : i + 1, i : i + 1]
+        others = 1.0 - eye[:, i : i + 1]
+        wide = others * (wide - wide[:, :, i : i + 1] * row) + eye[:, i : i + 1] * row
+    return wide[:, :, size:]
