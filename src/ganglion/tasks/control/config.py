@@ -17,6 +17,7 @@ from ganglion.tasks.control.plant import (
     Quadrotor2d,
     VanDerPol,
 )
+from ganglion.tasks.control.rocket.settings import FuelLoss, PlanSettings, RocketSettings
 from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings
 
 _STEPS = (
@@ -331,15 +332,19 @@ class Config(TaskSettings):
         | PendulumSettings
         | CartpoleSettings
         | Quadrotor2dSettings
+        | RocketSettings
     ) = variant(DoubleIntegratorSettings(), "The plant, its cost and its bounds.")
     labels: Literal["optimal", "clipped_lqr", "imported"] = setting(
         "optimal", "What the data's controls are: the exact optimum within the bounds; the "
         "original's clipped infinite-horizon LQR gain; or whatever an imported file holds.",
     )  # fmt: skip
-    model: TrcSettings | FeedbackSettings | MlpSettings = variant(
-        FeedbackSettings(), "The policy: feedback for targets at rest, trc for moving ones."
+    model: TrcSettings | FeedbackSettings | MlpSettings | PlanSettings = variant(
+        FeedbackSettings(),
+        "The policy: feedback for targets at rest, trc for moving ones, plan for the rocket.",
     )
-    loss: CostLoss | ActorCriticLoss | ImitationLoss | ImitationTrajectoryLoss = variant(
+    loss: (
+        CostLoss | ActorCriticLoss | ImitationLoss | ImitationTrajectoryLoss | FuelLoss
+    ) = variant(
         CostLoss(), "What training minimises."
     )
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -349,6 +354,15 @@ class Config(TaskSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
+        kinds = (self.problem.kind, self.model.kind, self.loss.kind)
+        rocket = [a == b for a, b in zip(kinds, ("rocket_landing", "plan", "fuel"), strict=True)]
+        if any(rocket) and not all(rocket):
+            raise ValueError(
+                "problem.kind=rocket_landing, model.kind=plan and loss.kind=fuel belong together, "
+                f"got {', '.join(kinds)}"
+            )
+        if isinstance(self.problem, RocketSettings):
+            return self._lands()
         form = self.model.form if isinstance(self.model, TrcSettings) else None
         if form == "preconditioned" and self.problem.kind != "double_integrator":
             raise ValueError(
@@ -376,6 +390,15 @@ class Config(TaskSettings):
             )
         return self
 
+    def _lands(self) -> Config:
+        changed = {k for k, v in self.evaluation if v != getattr(EvaluationSettings(), k)}
+        if changed:
+            raise ValueError(
+                f"evaluation.{min(changed)}: landing plans are flown once, on the lander as "
+                "modelled; change problem.mass_scale, problem.thrust_n or problem.start_scale"
+            )
+        return self
+
     @property
     def cycles(self) -> int | None:
         """Cycles that a policy with the input `cycles` is called with."""
@@ -392,6 +415,8 @@ class Config(TaskSettings):
         if name in _GUIDE:
             return _guide(*_GUIDE[name])
         problem, model = said.get("problem", {}), said.get("model", {})
+        if problem.get("kind") == "rocket_landing":
+            return _layer(_ROCKET, name)
         nonlinear = problem.get("kind", "double_integrator") != "double_integrator"
         moving = not nonlinear and problem.get("target") == "moving"
         kind = model.get("kind", "trc" if moving else "feedback")
@@ -447,6 +472,16 @@ _MLP = _Recipe(
         "loss": {"kind": "cost", "full_horizon_share": 0.5},
         "train": {"batch_size": 256},
         "optim": {"lr": 2e-3, "warmup_steps": 100},
+    },
+)
+_ROCKET = _Recipe(
+    {"quick": 1_500, "standard": 4_000, "max": 20_000},
+    {
+        "model": {"kind": "plan"},
+        "loss": {"kind": "fuel"},
+        "data": {"validation": 300, "test": 1_000, "shard": 100},
+        "train": {"batch_size": 128, "ema": 0.99},
+        "optim": {"lr": 2e-3, "betas": [0.9, 0.99], "warmup_steps": 50},
     },
 )
 

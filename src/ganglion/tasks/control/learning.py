@@ -17,10 +17,12 @@ from ganglion.tasks.control.actor_critic import (
 from ganglion.tasks.control.config import (
     ActorCriticLoss,
     CostLoss,
+    ImitationLoss,
     ImitationTrajectoryLoss,
     TrcSettings,
 )
 from ganglion.tasks.control.feedback import Feedback
+from ganglion.tasks.control.rocket.settings import PlanSettings
 from ganglion.train.batches import Batches, Fresh, Resident
 from ganglion.train.supervised import Loss, Supervised, SupervisedLearner, initialised
 
@@ -33,6 +35,7 @@ MOST_CYCLES = 64  # of the exported Loop; anytime curves go to four times the tr
 def make(task: Control, data: Arrays | None, device: str, seed: int, ranks: Ranks) -> Learner:
     """Build the learner of `task`; `data` None draws fresh starts at each step."""
     cfg = task.settings
+    assert not isinstance(cfg.model, PlanSettings)
     module = initialised(seed, lambda: model.build(cfg.model, task.plant))
     if isinstance(cfg.loss, ActorCriticLoss):
         return _actor_critic(task, cfg.loss, module, device, seed)
@@ -44,7 +47,7 @@ def make(task: Control, data: Arrays | None, device: str, seed: int, ranks: Rank
         steps = 1
     batches: Batches
     if data is None:
-        starts = losses.FreshStarts(task.plant, _full_share(cfg.loss), cfg.problem.start_scale)
+        starts = losses.FreshStarts(task.plant, _full_share(cfg.loss), task.problem.start_scale)
         batches = Fresh(starts, cfg.train, seed, device, ranks)
     else:
         batches = Resident(data, cfg.train, seed, device, ranks)
@@ -74,6 +77,7 @@ def _loss(task: Control) -> Loss:
     assert not isinstance(loss, ActorCriticLoss)
     if isinstance(loss, CostLoss):
         return losses.DynamicsCost(task.plant, loss.discount, loss.case_clip)
+    assert isinstance(loss, ImitationLoss)
     weight = loss.trajectory_weight if isinstance(loss, ImitationTrajectoryLoss) else 0.0
     return losses.Imitation(
         task.plant, loss.control_weight, weight, loss.discount, loss.full_horizon_share

@@ -11,9 +11,10 @@ import numpy as np
 from ganglion.core.contracts import Array, Arrays, Learner, Policy, Ranks
 from ganglion.core.errors import SettingsError
 from ganglion.tasks.control import checks, evaluation, formats, oracle, references
-from ganglion.tasks.control.config import Config
+from ganglion.tasks.control.config import Config, ProblemSettings
 from ganglion.tasks.control.plant import Floats, Plant
 from ganglion.tasks.control.riccati import clipped_rollout, steady_tracking_gain
+from ganglion.tasks.control.rocket.task import RocketLanding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,10 +46,12 @@ class Control:
 
     def __init__(self, settings: Config) -> None:
         self._settings = settings
-        self.plant: Plant = settings.problem.plant()
+        assert isinstance(settings.problem, ProblemSettings)
+        self.problem = settings.problem
+        self.plant: Plant = self.problem.plant()
         self.metrics = evaluation.metrics_of(self.plant)
         self.truth: Plant = evaluation.actual_plant(self.plant, settings.evaluation)
-        self.scenarios: Mapping[str, Mapping[str, Any]] = _scenarios(settings)
+        self.scenarios: Mapping[str, Mapping[str, Any]] = _scenarios(self.problem)
         self.importers: Mapping[str, Callable[[Path], Arrays]] = {"npz": self._import_npz}
         self.formats: Mapping[str, Callable[[Arrays, Path], None]] = {"npz": formats.write_npz}
 
@@ -77,7 +80,7 @@ class Control:
                 "labels=imported is for data from a file (`ganglion data import`); choose "
                 "labels=optimal or clipped_lqr to generate."
             )
-        x0 = self.plant.sample_starts(rng, count, self.settings.problem.start_scale)
+        x0 = self.plant.sample_starts(rng, count, self.problem.start_scale)
         return self.label(x0, self.plant.sample_targets(rng, count))
 
     def label(self, x0: Floats, target: Floats) -> dict[str, Array]:
@@ -174,8 +177,7 @@ class Control:
         return self._rows(x0, target, found["states"], found["controls"], best)
 
 
-def _scenarios(settings: Config) -> Mapping[str, Mapping[str, Any]]:
-    problem = settings.problem
+def _scenarios(problem: ProblemSettings) -> Mapping[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {"nominal": {}}
     for factor in (1.5, 2.0):
         found[f"starts_x{factor:g}"] = {"problem.start_scale": problem.start_scale * factor}
@@ -193,4 +195,9 @@ def _scenarios(settings: Config) -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-TASK = Control
+def make(settings: Config) -> Control | RocketLanding:
+    """Build the task of the problem: the lander's plans are no controls at a fixed time step."""
+    return RocketLanding(settings) if settings.model.kind == "plan" else Control(settings)
+
+
+TASK = make

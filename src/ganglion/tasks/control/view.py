@@ -118,7 +118,7 @@ def _controls(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
 
 def _gap_map(task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator) -> Figure:
     """Colour each initial state by J / J* - 1; the target is the case's nearest the origin."""
-    scale = task.settings.problem.start_scale
+    scale = task.problem.start_scale
     box = np.array(task.plant.start_box[:2]) * scale
     sides = [np.linspace(-_REACH * b, _REACH * b, _MAP) for b in box]
     starts = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2)

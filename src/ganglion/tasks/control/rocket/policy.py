@@ -3,7 +3,8 @@
 The net gives the final time and a primer vector for each part; throttle and direction follow from
 it, so the thrust bound holds by construction. Newton steps move the six numbers that shift and tilt
 the primer until the accelerations meet the terminal constraints, and a projection in closed form
-removes the rest. Shapes: B cases, N parts.
+removes the rest. Where the net's final time leads to no landing, a longer one is taken. Shapes:
+B cases, N parts.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from ganglion.nets.mlp import Mlp
 from ganglion.tasks.control.rocket.world import START_BOX, Rocket, magnitude
 
 _CLEARANCE = 3e-4  # share of the thrust bound kept free for the last projection
+_LONGER = (1.04, 1.15)  # final times tried where the net's own does not land
+_SMALL_M_S = 0.02  # what the projection may move within the clearance
+_GUESS, _PROFILE = 0.6, 0.4  # bounds of the net's guess, and of its profile as a share of that
 _LARGEST = 4.0  # of the six numbers; they grow beyond where the final time is too short
 _TRUST = 0.5  # longest Newton step
-_PROFILE = 0.2  # of the net's free profile, beside the six numbers that Newton moves
 _REACH = 1.5  # states are clamped to this many start boxes
 _LIGHTEST, _HEAVIEST = 1_200.0, 2_800.0  # kg
 
@@ -62,11 +65,31 @@ class Plan(nn.Module):
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the plan; see the class."""
         state = torch.minimum(torch.maximum(state, self.low), self.high)
-        final_time_s, y, profile = self.propose(state)
-        y = self.correct(state, final_time_s, y, profile, self.newton)
-        controls = self.accelerations(state, final_time_s, y, profile)
-        controls = self.project(state, final_time_s, controls)
+        t, y, profile = self.propose(state)
+        controls, landed = self.plan(state, t, y, profile)[:2]
+        final_time_s = t
+        for longer in _LONGER:  # a few of a thousand starts need one
+            other, also = self.plan(state, longer * t, y, profile)[:2]
+            swap = also & ~landed
+            controls = torch.where(swap[:, :, None], other, controls)
+            final_time_s = torch.where(swap, longer * t, final_time_s)
+            landed = landed | also
         return self.limit(state, final_time_s, controls), final_time_s
+
+    def plan(
+        self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Make a proposal land: controls (B, N, 3), whether they do (B, 1), what the projection
+
+        had to move (B,) in m/s, and the corrected y.
+        """
+        moved = self.correct(state, t, y, profile, self.newton)
+        controls = self._thrust(state, t, moved, profile)[0]
+        missing = self.residual(state, t, controls).abs().sum((1, 2))
+        controls = self.project(state, t, controls)
+        lowest = self.rocket.fly(state, controls, t).position[:, 1:-1, 2].amin(1)
+        landed = (missing < _SMALL_M_S) & (lowest > 0.0)
+        return controls, landed.unsqueeze(-1), missing, moved
 
     def propose(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Ask the net: final_time_s (B, 1), y (B, 2, 3), profile (B, N, 3).
@@ -89,18 +112,16 @@ class Plan(nn.Module):
         out = self.net(seen)
         first_guess_s = 25.0 + state[:, 2:3] / 90.0
         final_time_s = first_guess_s * torch.exp(out[:, :1].clamp(-1.5, 1.0))
-        primer = out[:, 1:].unflatten(-1, (-1, 3))
-        primer = torch.stack(
-            [primer[..., 0], primer[..., 1] * across, primer[..., 2]], -1
-        )
+        primer = _GUESS * torch.tanh(out[:, 1:]).unflatten(-1, (-1, 3))
+        primer = torch.stack([primer[..., 0], primer[..., 1] * across, primer[..., 2]], -1)
         flat = forward.unsqueeze(1) * primer[..., :1] + left.unsqueeze(1) * primer[..., 1:2]
         turned = torch.cat([flat, primer[..., 2:]], -1)
         up = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]], device=xy.device)
         return final_time_s, turned[:, :2] + up, _PROFILE * turned[:, 2:]
 
-    def accelerations(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
-        """Return the accelerations (B, N, 3) of a primer vector, within the thrust bound."""
-        return self._thrust(state, t, y, profile)[0]
+    def steepness(self, y: Tensor, profile: Tensor) -> Tensor:
+        """Return the length of each case's longest primer vector, (B,)."""
+        return self._primer(y, profile)[1].amax(1)
 
     def correct(
         self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor, steps: int
@@ -145,8 +166,7 @@ class Plan(nn.Module):
         self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return accelerations, bounds u, throttle, direction and length of the primer vector."""
-        primer = torch.einsum("ik,bix->bkx", self.basis, y) + profile
-        size = (primer * primer).sum(-1).add(1e-8).sqrt()
+        primer, size = self._primer(y, profile)
         throttle = torch.sigmoid((size - 1.0) * self.sharpness)
         most = (1.0 - _CLEARANCE) * self.rocket.thrust / state[:, 6:7]
         spent = t / (self.rocket.num_steps * self.rocket.exhaust)
@@ -158,6 +178,10 @@ class Plan(nn.Module):
         bound = most / share
         unit = primer / size.unsqueeze(-1)
         return (throttle * bound).unsqueeze(-1) * unit, bound, throttle, unit, size
+
+    def _primer(self, y: Tensor, profile: Tensor) -> tuple[Tensor, Tensor]:
+        primer = torch.einsum("ik,bix->bkx", self.basis, y) + profile
+        return primer, (primer * primer).sum(-1).add(1e-8).sqrt()
 
     def _step(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
         a, bound, throttle, unit, size = self._thrust(state, t, y, profile)

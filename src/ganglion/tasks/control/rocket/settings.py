@@ -45,7 +45,7 @@ class PlanSettings(Settings):
         "latency.", ge=1, le=64,
     )  # fmt: skip
     sharpness: float = setting(
-        6.0, "How steeply the throttle opens with the primer vector: higher saves fuel (the "
+        10.0, "How steeply the throttle opens with the primer vector: higher saves fuel (the "
         "optimum switches), lower lets Newton converge from farther away.", gt=0.0, le=100.0,
     )  # fmt: skip
 
