@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 
 _UNIT_M_S = 200.0  # the loss is about 1
-_FAR_M_S, _DEEP_M = 200.0, 100.0  # beyond, charges grow no more: hopeless starts must not rule
+_FAR_M_S, _DEEP_M = 200.0, 100.0  # beyond, charges grow slowly: hopeless starts must not rule
 _STEEP = 3.0
 
 
@@ -76,12 +76,12 @@ class Fuel:
         controls, landed, missing, y = module.plan(state, t, guess, profile)
         spent = (t / self.rocket.num_steps * magnitude(controls)).sum(1)
         height = self.rocket.fly(state, controls, t).position[:, 1:-1, 2]
-        deep = torch.relu(prices.clearance_m - height).clamp(max=_DEEP_M).sum(1)
+        deep = torch.relu(prices.clearance_m - height).sum(1)
         away = nn.functional.huber_loss(guess, y.detach(), reduction="none").sum((1, 2))
         steep = torch.relu(module.steepness(y, profile) - _STEEP)
         charges = (
             prices.miss_weight * missing / (1.0 + missing / _FAR_M_S)
-            + prices.ground_weight * deep.clamp(max=_DEEP_M)
+            + prices.ground_weight * _DEEP_M * torch.log1p(deep / _DEEP_M)
             + prices.guess_weight * away
             + prices.steepness_weight * steep
         )

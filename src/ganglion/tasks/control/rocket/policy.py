@@ -9,22 +9,26 @@ B cases, N parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 from ganglion.nets.mlp import Mlp
 from ganglion.tasks.control.rocket.world import START_BOX, Rocket, magnitude
 
 _CLEARANCE = 3e-4  # share of the thrust bound kept free for the last projection
-_LONGER = (1.04, 1.15)  # final times tried where the net's own does not land
+_TRIED = (1.0, 1.04, 1.15, 1.3)  # final times, in the net's own; the first that lands is taken
 _SMALL_M_S = 0.02  # what the projection may move within the clearance
-_GUESS, _PROFILE = 0.6, 0.4  # bounds of the net's guess, and of its profile as a share of that
+_GUESS, _PROFILE = 1.2, 0.4  # bounds of the net's guess, and of its profile as a share of that
 _LARGEST = 4.0  # of the six numbers; they grow beyond where the final time is too short
 _TRUST = 0.5  # longest Newton step
+_TILT = math.sqrt(12.0)  # gives the second row of the basis a mean square of 1
 _REACH = 1.5  # states are clamped to this many start boxes
 _LIGHTEST, _HEAVIEST = 1_200.0, 2_800.0  # kg
 
@@ -56,7 +60,7 @@ class Plan(nn.Module):
         high = box.mean(1) + _REACH * half
         low[2], low[6], high[6] = 0.0, _LIGHTEST, _HEAVIEST
         shares = rocket.shares()
-        tilt = np.sqrt(12.0) * (shares - 0.5)
+        tilt = _TILT * (shares - 0.5)
         for name, value in {
             "low": low, "high": high, "unit": half, "middle": box.mean(1), "shares": shares,
             "basis": np.stack([np.ones(steps), tilt]),
@@ -67,14 +71,15 @@ class Plan(nn.Module):
         """Return the plan; see the class."""
         state = torch.minimum(torch.maximum(state, self.low), self.high)
         t, y, profile = self.propose(state)
-        controls, landed = self.plan(state, t, y, profile)[:2]
-        final_time_s = t
-        for longer in _LONGER:  # a few of a thousand starts need one
-            other, also = self.plan(state, longer * t, y, profile)[:2]
-            swap = also & ~landed
-            controls = torch.where(swap[:, :, None], other, controls)
-            final_time_s = torch.where(swap, longer * t, final_time_s)
-            landed = landed | also
+        tries = len(_TRIED)
+        many = state.repeat(tries, 1), torch.cat([t * f for f in _TRIED]), y.repeat(tries, 1, 1)
+        plans, landed = self.plan(*many, profile.repeat(tries, 1, 1))[:2]
+        # where none lands, what the net says is flown as far as it goes: Newton's end is arbitrary
+        controls, final_time_s = self._thrust(state, t, y, profile).controls, t
+        plans, landed = (x.unflatten(0, (tries, -1)) for x in (plans, landed))
+        for i in reversed(range(tries)):
+            controls = torch.where(landed[i].unsqueeze(-1), plans[i], controls)
+            final_time_s = torch.where(landed[i], _TRIED[i] * t, final_time_s)
         return self.limit(state, final_time_s, controls), final_time_s
 
     def plan(
@@ -84,7 +89,7 @@ class Plan(nn.Module):
 
         had to move (B,) in m/s, and the corrected y.
         """
-        moved = self.correct(state, t, y, profile, self.newton)
+        moved = self.correct(state, t, y, profile)
         controls = self._thrust(state, t, moved, profile).controls
         missing = self.residual(state, t, controls).abs().sum((1, 2))
         controls = self.project(state, t, controls)
@@ -124,18 +129,29 @@ class Plan(nn.Module):
         """Return the length of each case's longest primer vector, (B,)."""
         return self._primer(y, profile)[1].amax(1)
 
-    def correct(
-        self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor, steps: int
-    ) -> Tensor:
+    def correct(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
         """Move y by Newton steps towards the terminal constraints; gradients as at the solution.
 
         Only the last step carries a gradient, with its matrix held constant: at the solution that
         is the implicit function theorem's derivative.
         """
+        if torch.compiler.is_exporting():  # one Loop instead of thousands of nodes
+            return self._loop(state, t, y, profile)
         with torch.no_grad():
-            for _ in range(steps - 1):
+            for _ in range(self.newton - 1):
                 y = self._step(state, t, y, profile)
         return self._step(state, t, y.detach(), profile)
+
+    def _loop(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
+        def more(i: Tensor, y: Tensor) -> Tensor:
+            return i < self.newton
+
+        def body(i: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, self._step(state, t, y, profile)
+
+        zero = torch.zeros((), dtype=torch.int64, device=y.device)
+        last: Tensor = while_loop(more, body, (zero, y.clone()))[1]
+        return last
 
     def project(self, state: Tensor, t: Tensor, controls: Tensor) -> Tensor:
         """Return the nearest accelerations that land, in closed form.
@@ -149,7 +165,7 @@ class Plan(nn.Module):
     def residual(self, state: Tensor, t: Tensor, controls: Tensor) -> Tensor:
         """Return what is missing to land, (B, 2, 3) in m/s, along the rows of the basis."""
         required = self.rocket.terminal(state, t)
-        tilt = np.sqrt(12.0) * (required[:, 1] - 0.5 * required[:, 0])
+        tilt = _TILT * (required[:, 1] - 0.5 * required[:, 0])
         wanted = torch.stack([required[:, 0], tilt], 1)
         return wanted - (t[:, :, None] / self.rocket.num_steps) * (self.basis @ controls)
 
@@ -182,11 +198,10 @@ class Plan(nn.Module):
     def _step(self, state: Tensor, t: Tensor, y: Tensor, profile: Tensor) -> Tensor:
         burn = self._thrust(state, t, y, profile)
         residual = (self.residual(state, t, burn.controls) / t[:, :, None]).flatten(1)
-        with torch.no_grad():
-            matrix = self._jacobian(t, burn)
+        with nullcontext() if torch.compiler.is_exporting() else torch.no_grad():
             damping = 1e-3 + 0.05 * residual.abs().sum(-1)
-            matrix = matrix + damping[:, None, None] * torch.eye(6, device=t.device)
-            inverse = _inverse(matrix)
+            damped = damping[:, None, None] * torch.eye(6, device=t.device)
+            inverse = _inverse(self._jacobian(t, burn) + damped)
         step = (inverse @ residual.unsqueeze(-1)).squeeze(-1)
         long = (step.detach().square().sum(-1, keepdim=True) + 1e-12).sqrt()
         share = (_TRUST / long).clamp(max=1.0)

@@ -132,10 +132,9 @@ class Rocket:
         return namespace(controls).stack(out, 1)
 
     def _pull(self, like: Any) -> Any:
-        """Return (0, 0, g) as a row in the type of `like` (..., 3)."""
-        down = like[:1, :1] * 0.0
-        down[..., 2] += self.gravity
-        return down
+        """Return (0, 0, g) as a row (1, 1, 3) in the type of `like` (B, N, 3)."""
+        zero = like[:1, :1, :1] * 0.0
+        return namespace(zero).concatenate([zero, zero, zero + self.gravity], -1)
 
     def _join(self, first: Any, rest: Any) -> Any:
         return namespace(rest).concatenate([first, rest], 1)
