@@ -1,6 +1,6 @@
 """Quality: the rows of control's goals, each through the real pipeline, on cases never seen.
 
-python benchmarks/quality.py [--seeds 3] [--cases 1000] [--only rest,moving,vanderpol] [key=value]
+python benchmarks/quality.py [--seeds 3] [--cases 1000] [--only rest,moving,vanderpol,rocket] [key=value]
 
 Trains each problem's default preset with seeds 0, 1, ...; judges the exported files on fresh
 cases from seeds of 100,000 and up. `key=value` settings (train.steps=50) are for a quick look.
@@ -32,6 +32,7 @@ PROBLEMS: Mapping[str, tuple[str, list[str]]] = {
     "rest": ("double integrator, target at rest", ["problem.target=rest"]),
     "moving": ("double integrator, moving target", ["problem.target=moving"]),
     "vanderpol": ("Van der Pol", ["problem=vanderpol"]),
+    "rocket": ("rocket landing", ["problem=rocket_landing"]),
 }
 # goal: figure, limit (upper where positive is bad), how it reads
 GOALS: Mapping[str, list[tuple[str, str, float]]] = {
@@ -41,6 +42,7 @@ GOALS: Mapping[str, list[tuple[str, str, float]]] = {
                ("rising", "<=", 0.0), ("rising_x1.5", "<=", 0.0), ("parameters", "<=", 10_000),
                ("cpu_s", "<=", 60.0)],
     "vanderpol": [("gap", "<=", 2e-3), ("success", ">=", 1.0), ("violations", "<=", 0.0)],
+    "rocket": [("landing", ">=", 1.0), ("gap", "<=", 3e-2), ("violations", "<=", 0.0)],
 }  # fmt: skip
 FIRST_SEED = 100_000  # no training, validation or test data are drawn from it or above
 
@@ -76,6 +78,8 @@ def measure(problem: str, seed: int, cases: int, words: list[str], home: Path) -
         "cpu_s": float(outcome["cpu_s"]), "parameters": float(efficiency["parameters"]),
         "latency_us": float(outcome["export"]["latency_us"]["p50"]),
     }  # fmt: skip
+    if problem == "rocket":
+        return figures | landed(cfg, policy, cases, FIRST_SEED + seed)
     for scale in (1.0, 1.5, 2.0):
         tail = "" if scale == 1.0 else f"_x{scale:g}"
         changed = registry.override("control", cfg, {"problem.start_scale": scale})
@@ -94,6 +98,26 @@ def measure(problem: str, seed: int, cases: int, words: list[str], home: Path) -
         for name, reference in others.items():
             if name.startswith("admm") or (name.startswith("lqr") and scale == 1.0):
                 figures[name + tail] = scored(task, reference, fresh)["gap"]
+    return figures
+
+
+def landed(cfg: Any, policy: Any, cases: int, seed: int) -> Figures:
+    """Return the rocket's figures: over the cases that the oracle lands, larger boxes beside."""
+    figures: Figures = {}
+    for scale in (1.0, 1.25):
+        tail = "" if scale == 1.0 else f"_x{scale:g}"
+        changed = registry.override("control", cfg, {"problem.start_scale": scale})
+        task = registry.make("control", changed)
+        fresh = scoring.fresh_cases(task, "control", changed, cases, seed)
+        rows = task.evaluate(policy, fresh, seeds.rng(0, "evaluate"))
+        figures |= {
+            "landing" + tail: float(np.nanmean(rows["landing"])),
+            "gap" + tail: float(np.nansum(rows["fuel_gap"]) / np.nansum(rows["optimal_fuel"])),
+            "p95" + tail: float(np.nanquantile(rows["case_gap"], 0.95)),
+            "max" + tail: float(np.nanmax(rows["case_gap"])),
+            "violations" + tail: float(np.nanmean(rows["violations"])),
+            "oracle_success" + tail: float(rows["oracle_success"].mean()),
+        }
     return figures
 
 

@@ -475,11 +475,11 @@ _MLP = _Recipe(
     },
 )
 _ROCKET = _Recipe(
-    {"quick": 1_500, "standard": 4_000, "max": 20_000},
+    {"quick": 700, "standard": 2_000, "max": 20_000},
     {
         "model": {"kind": "plan"},
         "loss": {"kind": "fuel"},
-        "data": {"validation": 300, "test": 1_000, "shard": 100},
+        "data": {"validation": 100, "test": 500, "shard": 100},
         "train": {"batch_size": 128, "ema": 0.99},
         "optim": {"lr": 2e-3, "betas": [0.9, 0.99], "warmup_steps": 50},
     },
