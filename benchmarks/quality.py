@@ -1,6 +1,6 @@
 """Quality: the rows of control's goals, each through the real pipeline, on cases never seen.
 
-python benchmarks/quality.py [--seeds 3] [--cases 1000] [--only rest,moving,vanderpol,rocket] [key=value]
+python benchmarks/quality.py [--seeds 3] [--cases 1000] [--only rest,moving,...] [key=value]
 
 Trains each problem's default preset with seeds 0, 1, ...; judges the exported files on fresh
 cases from seeds of 100,000 and up. `key=value` settings (train.steps=50) are for a quick look.

@@ -220,7 +220,8 @@ class ActorCriticLoss(Settings):
         "says little.", ge=1, le=1_000,
     )  # fmt: skip
     critic: Literal["learned", "grid"] = setting(
-        "learned", "What closes a window: a net that learns the policy's own cost to go, or the "
+        "learned",
+        "What closes a window: a net that learns the policy's own cost to go, or the "
         "optimal one from dynamic programming (pendulum only), which shows every way up.",
     )
     critic_hidden: tuple[int, ...] = setting(
@@ -342,9 +343,7 @@ class Config(TaskSettings):
         FeedbackSettings(),
         "The policy: feedback for targets at rest, trc for moving ones, plan for the rocket.",
     )
-    loss: (
-        CostLoss | ActorCriticLoss | ImitationLoss | ImitationTrajectoryLoss | FuelLoss
-    ) = variant(
+    loss: CostLoss | ActorCriticLoss | ImitationLoss | ImitationTrajectoryLoss | FuelLoss = variant(
         CostLoss(), "What training minimises."
     )
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -35,8 +35,9 @@ MOST_CYCLES = 64  # of the exported Loop; anytime curves go to four times the tr
 def make(task: Control, data: Arrays | None, device: str, seed: int, ranks: Ranks) -> Learner:
     """Build the learner of `task`; `data` None draws fresh starts at each step."""
     cfg = task.settings
-    assert not isinstance(cfg.model, PlanSettings)
-    module = initialised(seed, lambda: model.build(cfg.model, task.plant))
+    net = cfg.model
+    assert not isinstance(net, PlanSettings)  # the lander's task makes its own
+    module = initialised(seed, lambda: model.build(net, task.plant))
     if isinstance(cfg.loss, ActorCriticLoss):
         return _actor_critic(task, cfg.loss, module, device, seed)
     more, steps = {}, task.plant.num_steps

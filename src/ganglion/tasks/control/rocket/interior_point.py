@@ -11,6 +11,7 @@ import numpy as np
 from ganglion.core.errors import ServiceError
 from ganglion.tasks.control.rocket.world import Floats, Rocket
 
+
 @dataclass(frozen=True)
 class Found:
     """One case: controls (N, 3), final time in s, fuel in kg, whether IPOPT says it is optimal."""
@@ -82,10 +83,18 @@ def _transcription(rocket: Rocket) -> tuple[Any, dict[str, Any], Floats]:
     lowest[2] = -np.inf  # the start is given
     lowest[-steps - 1 : -1] = 0.0
     lowest[-1], highest[-1] = 0.05, 3.0  # 5 s to 300 s
-    program = {"x": raw, "p": start, "f": h * ca.sum2(size) / 100.0, "g": g}
-    options = {
+    program: Any = {"x": raw, "p": start, "f": h * ca.sum2(size) / 100.0, "g": g}
+    options: dict[str, Any] = {
         "print_time": False,
-        "ipopt": {"print_level": 0, "sb": "yes", "max_iter": 400, "tol": 1e-9},
+        # relaxed bounds, IPOPT's default, leave it 3e-6 above the optimum
+        "ipopt": {
+            "print_level": 0,
+            "sb": "yes",
+            "max_iter": 400,
+            "tol": 1e-11,
+            "bound_relax_factor": 0.0,
+            "mu_strategy": "adaptive",
+        },
     }
     solver = ca.nlpsol("landing", "ipopt", program, options)
     return solver, {"lbg": low, "ubg": high, "lbx": lowest, "ubx": highest}, unit

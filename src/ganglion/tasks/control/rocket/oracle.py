@@ -25,9 +25,12 @@ LANDED_M, LANDED_M_S = 1e-2, 1e-2  # what counts as solved: far below a landing'
 OVER, GROUND_M = 1e-6, 1e-2
 
 _SHORTEST_S, _LONGEST_S = 15.0, 115.0
-_FIRST, _SHARP = 0.1, 2e-3  # s^2/m: smoothing, the curvature that the fuel is given
+_FIRST, _SHARP = 0.1, 1e-4  # s^2/m: smoothing, the curvature that the fuel is given
 # smoothing, bisections of the final time, and by how many seconds the bracket is widened before
-_STAGES = ((_FIRST, 4, 0.0), (0.03, 5, 3.0), (0.01, 4, 0.6), (_SHARP, 8, 0.2))
+_STAGES = (
+    (_FIRST, 4, 0.0), (0.03, 5, 3.0), (0.01, 4, 0.6), (2e-3, 8, 0.2), (5e-4, 6, 0.05),
+    (_SHARP, 8, 0.02),
+)  # fmt: skip
 _DETOUR_S = 30.0
 _BARRIER = 0.3  # m/s, times the smoothing
 _MET = 1e-9  # m/s: largest residual of the constraints
@@ -156,7 +159,7 @@ class _Dual:
         return np.concatenate([b, -free / t[:, None]], 1)
 
     def _primer(self, y: Floats) -> Floats:
-        p = y[:, None, :3] + self.plane[1][:, None] * y[:, None, 3:6]
+        p: Floats = y[:, None, :3] + self.plane[1][:, None] * y[:, None, 3:6]
         if len(self.lift):
             p[:, :, 2] += y[:, 6:] @ self.lift
         return p
@@ -281,9 +284,7 @@ class _Ascent:
         out[:, :3, :3], out[:, :3, 3:6] = m[:, 0], m[:, 1]
         out[:, 3:6, :3], out[:, 3:6, 3:6] = m[:, 1], m[:, 2]
         if len(dual.lift):
-            side = [
-                np.einsum("jk,bkx->bxj", dual.lift * w, j[..., 2]) for w in dual.plane
-            ]
+            side = [np.einsum("jk,bkx->bxj", dual.lift * w, j[..., 2]) for w in dual.plane]
             out[:, :6, 6:] = np.concatenate(side, 1)
             out[:, 6:, :6] = out[:, :6, 6:].swapaxes(1, 2)
             out[:, 6:, 6:] = (dual.lift * j[:, None, :, 2, 2]) @ dual.lift.T

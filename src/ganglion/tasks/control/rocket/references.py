@@ -90,11 +90,9 @@ class ZemZev(_Planner):
         for k in range(rocket.num_steps):
             go = t - k * h
             miss, speed = -(r + go * v - 0.5 * go**2 * pull), -(v - go * pull)
-            if k < rocket.num_steps - 1:
-                # what a part-wise constant command must be for the same end: exact as h -> 0
-                a = 6.0 * miss / go**2 - 2.0 * speed / go
-            else:
-                a = speed / go
+            # the last part can only choose its end's speed; before it, this is exact as h -> 0
+            last = k == rocket.num_steps - 1
+            a = speed / go if last else 6.0 * miss / go**2 - 2.0 * speed / go
             size = magnitude(a)[:, None] + 1e-12
             a = a * np.minimum(1.0, (1.0 - 1e-9) * rocket.thrust / mass / size)
             out.append(a)

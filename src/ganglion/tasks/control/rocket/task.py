@@ -1,4 +1,4 @@
-"""The problem rocket_landing as a task: where its starts come from, how a plan is judged. No torch."""
+"""The problem rocket_landing as a task: its starts, its optimum, its scores. No torch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class RocketLanding:
     metrics = evaluation.METRICS
     goal = evaluation.GOAL
     captions: Mapping[str, str] = {
-        "landings": "landings beside the fuel optimum",
-        "thrust": "thrust as a share of its bound",
-        "gaps": "fuel above the optimum over starts",
+        "landings": "Five far-apart cases: the policy in colour, the fuel optimum dashed.",
+        "thrust": "When three of them burn, and what is left of their mass.",
+        "worst": "The three costliest cases, and when they burn.",
+        "gaps": "Fuel above the optimum, by the height that a full brake straight down leaves.",
     }
 
     def __init__(self, settings: Config) -> None:
@@ -118,7 +119,7 @@ class RocketLanding:
                 )
 
     def draw(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, Figure]:
-        """Return pictures by name: landings, thrust and gaps."""
+        """Return pictures by name: landings, thrust, worst and gaps."""
         from ganglion.tasks.control.rocket import view
 
         return view.draw(self, policy, cases, rng)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ganglion.core.contracts import Array, Arrays, Policy
@@ -25,7 +26,7 @@ COLOURS = ("#2563eb", "#d9480f", "#0f766e", "#9333ea", "#b45309")
 _DASHES = (0, (4, 3))
 _SHOWN, _WORST, _MOVING = 5, 3, 3
 _MOST = 500  # cases looked at
-_FRAMES, _HOLD, _FRAME_MS = 64, 14, 80
+_FRAMES, _HOLD, _FRAME_MS = 48, 12, 100
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _frame_space(axes: Any, few: Pair) -> None:
     both = np.concatenate([few.ours.flight.position, few.best.flight.position]) / 1e3
     reach = 1.05 * float(np.abs(both[..., :2]).max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(0.0, float(both[..., 2].max())))
-    axes.set_box_aspect((1.0, 1.0, 0.75), zoom=0.92)
+    axes.set_box_aspect((1.0, 1.0, 0.75), zoom=1.0)
     axes.set_xlabel("x (km)", color=_INK)
     axes.set_ylabel("y (km)", color=_INK)
     axes.set_zlabel("height (km)", color=_INK)
@@ -135,16 +136,17 @@ def _frame_space(axes: Any, few: Pair) -> None:
     for wall in (axes.xaxis, axes.yaxis, axes.zaxis):
         wall.set_pane_color("white")
         wall._axinfo["grid"].update(color=_GRID, linewidth=0.8)
-        wall.set_major_locator(_few_ticks())
+        wall.set_major_locator(MaxNLocator(5))
 
 
 def _side(axes: Axes, few: Pair, colours: tuple[str, ...]) -> None:
     """Draw height over the distance to the target on the ground, in kilometres."""
     for i, colour in zip(range(len(few.state)), colours, strict=False):
-        for flown, look in (
+        looks: list[tuple[Flown, dict[str, Any]]] = [
             (few.ours, {"color": colour, "lw": 2.6, "alpha": 0.75}),
             (few.best, {"color": _INK, "lw": 1.0, "ls": _DASHES}),
-        ):
+        ]
+        for flown, look in looks:
             place = flown.flight.position[i] / 1e3
             axes.plot(magnitude(place[:, :2]), place[:, 2], **look)
         start = few.state[i, :3] / 1e3
@@ -172,10 +174,11 @@ def _thrust(rocket: Rocket, few: Pair) -> Figure:
 
 
 def _throttle(axes: Axes, rocket: Rocket, few: Pair, i: int, colour: str) -> None:
-    for flown, look in (
+    looks: list[tuple[Flown, dict[str, Any]]] = [
         (few.ours, {"color": colour, "lw": 2.2, "alpha": 0.8}),
         (few.best, {"color": _INK, "lw": 1.0, "ls": _DASHES}),
-    ):
+    ]
+    for flown, look in looks:
         share = rocket.throttle(
             few.state[i : i + 1], flown.controls[i : i + 1], flown.final_time_s[i : i + 1]
         )[0]
@@ -206,8 +209,8 @@ def _worst(rocket: Rocket, few: Pair) -> Figure:
         axes[1, i].set_ylim(-0.04, 1.12)
         _label(axes[1, i], "time (s)", "thrust / bound")
         z, sinks, mass = few.state[i, 2], -few.state[i, 5], few.state[i, 6]
-        gap = f"{100 * few.gap[i]:.3g} % above" if few.ours.landed[i] else "no landing"
-        _title(axes[0, i], f"{gap}: {z:.0f} m up, {sinks:.0f} m/s down, {mass / 1e3:.1f} t")
+        gap = f"{100 * few.gap[i]:.3g} % above the optimum" if few.ours.landed[i] else "no landing"
+        _title(axes[0, i], f"{gap}\n{z:.0f} m up, {sinks:.0f} m/s down, {mass / 1e3:.1f} t")
     lines = axes[0, -1].lines[:2]
     axes[0, -1].legend(lines, ["policy", "fuel optimum"], frameon=False, fontsize=9)
     return figure
@@ -236,7 +239,7 @@ def _gaps(rocket: Rocket, state: Floats, gap: Floats, missed: Flags) -> Figure:
     dots = axes.scatter(spare, percent, c=distance, cmap="viridis", s=14, lw=0, alpha=0.85)
     bar = figure.colorbar(dots, ax=axes)
     bar.set_label("distance to the target (km)", color=_INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     if missed.any():
         axes.scatter(spare[missed], percent[missed], s=60, facecolors="none",
                      edgecolors=COLOURS[1], label="no landing, or a bound exceeded")  # fmt: skip
@@ -244,7 +247,8 @@ def _gaps(rocket: Rocket, state: Floats, gap: Floats, missed: Flags) -> Figure:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     axes.set_title(
-        f"{len(state)} cases: mean {100 * np.nanmean(gap):.2g} %, worst {100 * np.nanmax(gap):.3g} %",
+        f"{len(state)} cases: median {100 * np.nanmedian(gap):.2g} %, "
+        f"worst {100 * np.nanmax(gap):.3g} %",
         loc="left", color=_INK, fontsize=11,
     )  # fmt: skip
     _label(axes, "height left by a full brake straight down (km)", "fuel above the optimum (%)")
@@ -255,7 +259,7 @@ def _gaps(rocket: Rocket, state: Floats, gap: Floats, missed: Flags) -> Figure:
 
 
 def animate(task: RocketLanding, policy: Policy, cases: Arrays, rng: np.random.Generator) -> bytes:
-    """Return a GIF of a few landings, policy and optimum together, several times as fast as life."""
+    """Return a GIF of a few landings, policy and optimum together, in quick motion."""
     state = landable(task, cases)
     few = pair(task, policy, state[spread(state, _MOVING)], rng)
     end = float(max(few.ours.final_time_s.max(), few.best.final_time_s.max()))
@@ -292,10 +296,11 @@ def _frame(rocket: Rocket, few: Pair, t: float, end: float) -> Image.Image:
 
 def _moving(axes: Any, rocket: Rocket, few: Pair, i: int, t: float, colour: str) -> None:
     """Draw what case i has flown by t, and its flame: against the thrust, as long as it is."""
-    for flown, look in (
+    looks: list[tuple[Flown, dict[str, Any]]] = [
         (few.best, {"color": _INK, "lw": 1.0, "ls": _DASHES}),
         (few.ours, {"color": colour, "lw": 2.4, "alpha": 0.75}),
-    ):
+    ]
+    for flown, look in looks:
         times, path = _nodes(flown, i), flown.flight.position[i] / 1e3
         now = np.array([np.interp(t, times, column) for column in path.T])
         past = np.concatenate([path[times < t], now[None]])
@@ -310,12 +315,6 @@ def _moving(axes: Any, rocket: Rocket, few: Pair, i: int, t: float, colour: str)
 
 
 # ---------------------------------------------------------------- looks
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(5)
 
 
 def _title(axes: Axes, text: str) -> None:

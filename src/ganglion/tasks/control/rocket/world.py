@@ -76,8 +76,8 @@ class Rocket:
     def fly(self, state: Any, controls: Any, final_time_s: Any) -> Flight:
         """Return the nodes of each plan in closed form: state (B, 7), see the module for the rest.
 
-        With h = t_f / N: v_k = v_0 + h sum_{j<k} (a_j - g), r_{k+1} = r_k + h v_k + h^2/2 (a_k - g),
-        m_k = m_0 exp(-(h / c) sum_{j<k} |a_j|).
+        With h = t_f / N: v_k = v_0 + h sum_{j<k} (a_j - g),
+        r_{k+1} = r_k + h v_k + h^2/2 (a_k - g), m_k = m_0 exp(-(h / c) sum_{j<k} |a_j|).
         """
         h = (final_time_s / self.num_steps)[:, :, None]
         pull = self._pull(controls)
