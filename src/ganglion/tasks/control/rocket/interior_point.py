@@ -86,14 +86,13 @@ def _transcription(rocket: Rocket) -> tuple[Any, dict[str, Any], Floats]:
     program: Any = {"x": raw, "p": start, "f": h * ca.sum2(size) / 100.0, "g": g}
     options: dict[str, Any] = {
         "print_time": False,
-        # relaxed bounds, IPOPT's default, leave it 3e-6 above the optimum
+        # 1e-8, IPOPT's default, leaves it 3e-6 above the optimum
         "ipopt": {
             "print_level": 0,
             "sb": "yes",
             "max_iter": 400,
-            "tol": 1e-11,
-            "bound_relax_factor": 0.0,
-            "mu_strategy": "adaptive",
+            "tol": 1e-9,
+            "bound_relax_factor": 1e-11,
         },
     }
     solver = ca.nlpsol("landing", "ipopt", program, options)

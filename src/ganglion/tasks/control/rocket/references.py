@@ -40,6 +40,13 @@ def signature(rocket: Rocket, more: Mapping[str, TensorSpec] | None = None) -> S
     )
 
 
+def _plan(controls: Floats, final_time_s: Floats) -> Arrays:
+    """Return what every planner gives; rounding moves thrust by a tenth of what is tolerated."""
+    return {
+        "controls": controls.astype(np.float32), "final_time_s": final_time_s.astype(np.float32)
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Planner:
     rocket: Rocket
@@ -55,8 +62,7 @@ class Oracle(_Planner):
 
     def act(self, inputs: Arrays) -> Arrays:
         found = oracle.remembered(self.rocket, inputs["state"])
-        # float64 keeps the thrust exactly on its bound; rounding would put half of it above
-        return {"controls": found.controls, "final_time_s": found.final_time_s}
+        return _plan(found.controls, found.final_time_s)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class ZemZev(_Planner):
         fuel = self.rocket.fuel(many, controls, t)
         value = np.where(bad < 0.5, fuel, 1e6 + bad).reshape(count, -1)
         pick = np.arange(count) * len(_TRIED_S) + value.argmin(1)
-        return {"controls": controls[pick], "final_time_s": t[pick]}
+        return _plan(controls[pick], t[pick])
 
     def _feedback(self, state: Floats, t: Floats) -> Floats:
         rocket, h = self.rocket, t / self.rocket.num_steps
@@ -110,7 +116,7 @@ class Zero(_Planner):
         state = np.asarray(inputs["state"], np.float64)
         z, v, g = state[:, 2:3], state[:, 5:6], self.rocket.gravity
         t = (v + np.sqrt(np.maximum(v**2 + 2.0 * g * z, 0.0))) / g
-        return {"controls": np.zeros((len(state), self.rocket.num_steps, 3)), "final_time_s": t}
+        return _plan(np.zeros((len(state), self.rocket.num_steps, 3)), t)
 
 
 @dataclass(frozen=True)
@@ -126,4 +132,4 @@ class Random(_Planner):
         state, noise = (np.asarray(inputs[k], np.float64) for k in ("state", "noise"))
         t = np.full((len(state), 1), 60.0)
         wanted = noise * self.rocket.thrust / state[:, 6][:, None, None]
-        return {"controls": self.rocket.clip(state, wanted, t), "final_time_s": t}
+        return _plan(self.rocket.clip(state, wanted, t), t)
