@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from pydantic import model_validator
 
-from ganglion.core.settings import Settings, setting, variant
+from ganglion.core.settings import Settings, combine, setting, variant
 from ganglion.tasks.control.plant import (
     Cartpole,
     DoubleIntegrator,
@@ -17,6 +17,7 @@ from ganglion.tasks.control.plant import (
     Quadrotor2d,
     VanDerPol,
 )
+from ganglion.tasks.control.problem import ProblemSettings, installed
 from ganglion.tasks.control.rocket.settings import FuelLoss, PlanSettings, RocketSettings
 from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings
 
@@ -25,32 +26,6 @@ _STEPS = (
     "step wants dt below about 0.1 s."
 )
 _HORIZON = "Length of a whole task. Change it with num_steps to keep dt."
-
-
-class ProblemSettings(Settings):
-    """What every problem has: the horizon and where cases start."""
-
-    num_steps: int = setting(
-        15, "Controls in a whole task. dt = horizon_s / num_steps everywhere: data, training and "
-        "evaluation.", ge=1, le=1_000,
-    )  # fmt: skip
-    horizon_s: float = setting(
-        5.0, "Length of a whole task. Change it with num_steps to keep dt.", unit="s", gt=0.0,
-        le=1_000.0,
-    )  # fmt: skip
-    start_scale: float = setting(
-        1.0, "Factor on the problem's box of initial states. Raise it to train for larger "
-        "deviations.", gt=0.0, le=10.0,
-    )  # fmt: skip
-
-    @property
-    def dt(self) -> float:
-        """Time step in s."""
-        return self.horizon_s / self.num_steps
-
-    def plant(self) -> Plant:
-        """Return the plant as modelled."""
-        raise NotImplementedError
 
 
 class DoubleIntegratorSettings(ProblemSettings):
@@ -315,6 +290,25 @@ class EvaluationSettings(Settings):
     )  # fmt: skip
 
 
+_BUILTIN = (
+    DoubleIntegratorSettings, VanDerPolSettings, PendulumSettings, CartpoleSettings,
+    Quadrotor2dSettings, RocketSettings,
+)  # fmt: skip
+_INSTALLED = installed({c.model_fields["kind"].default for c in _BUILTIN})
+
+if TYPE_CHECKING:
+    Problem = (
+        DoubleIntegratorSettings
+        | VanDerPolSettings
+        | PendulumSettings
+        | CartpoleSettings
+        | Quadrotor2dSettings
+        | RocketSettings
+    )
+else:  # and those that other packages bring
+    Problem = Union[(*_BUILTIN, *_INSTALLED.values())]
+
+
 class Config(TaskSettings):
     """Settings of the task control."""
 
@@ -327,14 +321,7 @@ class Config(TaskSettings):
         "guide200": "the original guide's imitation run, 200 epochs",
     }
 
-    problem: (
-        DoubleIntegratorSettings
-        | VanDerPolSettings
-        | PendulumSettings
-        | CartpoleSettings
-        | Quadrotor2dSettings
-        | RocketSettings
-    ) = variant(DoubleIntegratorSettings(), "The plant, its cost and its bounds.")
+    problem: Problem = variant(DoubleIntegratorSettings(), "The plant, its cost and its bounds.")
     labels: Literal["optimal", "clipped_lqr", "imported"] = setting(
         "optimal", "What the data's controls are: the exact optimum within the bounds; the "
         "original's clipped infinite-horizon LQR gain; or whatever an imported file holds.",
@@ -406,7 +393,9 @@ class Config(TaskSettings):
 
     def world(self) -> dict[str, Any]:
         """Return what decides the data: the problem and the kind of labels."""
-        return {**super().world(), "labels": self.labels}
+        source = self.problem.source() if isinstance(self.problem, ProblemSettings) else None
+        brought = {} if source is None else {"plant_source": source}
+        return {**super().world(), "labels": self.labels, **brought}
 
     @classmethod
     def preset(cls, name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -422,7 +411,12 @@ class Config(TaskSettings):
         linear = {"form": "preconditioned", "size": "tiny"}
         shape = {"form": "single", "size": "small"} if nonlinear else linear
         if kind == "feedback":
-            return _layer(_FEEDBACK_RECIPES[problem.get("kind", "double_integrator")], name)
+            chosen = problem.get("kind", "double_integrator")
+            if chosen in _INSTALLED:
+                return combine([_layer(_QUADROTOR, name), _INSTALLED[chosen].recipe])
+            return _layer(
+                _FEEDBACK_RECIPES.get(chosen, _FEEDBACK), name
+            )  # a wrong kind is told later
         layer = _layer(_TRC if kind == "trc" else _MLP, name)
         counts = {"data": _FEW} if problem.get("kind") in _COSTLY else {}
         return {**layer, **counts, "model": {"kind": kind, **(shape if kind == "trc" else {})}}

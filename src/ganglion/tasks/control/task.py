@@ -11,8 +11,9 @@ import numpy as np
 from ganglion.core.contracts import Array, Arrays, Learner, Policy, Ranks
 from ganglion.core.errors import SettingsError
 from ganglion.tasks.control import checks, evaluation, formats, oracle, references
-from ganglion.tasks.control.config import Config, ProblemSettings
+from ganglion.tasks.control.config import Config
 from ganglion.tasks.control.plant import Floats, Plant
+from ganglion.tasks.control.problem import ProblemSettings
 from ganglion.tasks.control.riccati import clipped_rollout, steady_tracking_gain
 from ganglion.tasks.control.rocket.task import RocketLanding
 
