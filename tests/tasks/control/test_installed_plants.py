@@ -65,22 +65,14 @@ def test_another_text_is_another_problem(tmp_path: Path) -> None:
              "data.validation=8", "data.test=8", "--out", str(tmp_path / "data")]  # fmt: skip
     assert ganglion(tmp_path, *words).returncode == 0
     file = tmp_path / "arm_joint.py"
-    file.write_text(
-        file.read_text().replace(
-            "FRICTION, GRAVITY, LENGTH = 0.3, 0.2", "FRICTION, GRAVITY, LENGTH = 0.3, 0.4"
-        )
-    )
+    text = file.read_text()
+    assert "LENGTH = 0.3, 0.2, 9.81, 0.5" in text
+    file.write_text(text.replace("0.3, 0.2, 9.81, 0.5", "0.3, 0.4, 9.81, 0.5"))
     again = ganglion(
-        tmp_path,
-        "train",
-        "control",
-        "problem=arm_joint",
-        "data.fresh=false",
-        *SMALL[:1],
-        "--data",
-        str(tmp_path / "data"),
-    )
-    assert again.returncode != 0
+        tmp_path, "train", "control", "problem=arm_joint", "data.fresh=false", *SMALL[:1],
+        "--data", str(tmp_path / "data"),
+    )  # fmt: skip
+    assert again.returncode in (2, 3), again.stderr
     assert "Traceback" not in again.stderr
 
 
@@ -109,7 +101,7 @@ def test_what_is_no_problem_is_left_out(
     monkeypatch.syspath_prepend(str(EXAMPLE))
     monkeypatch.setattr(problem, "_FOUND", {})
     entry = EntryPoint(name, value, problem.GROUP)
-    monkeypatch.setattr(problem, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(problem, "entry_points", lambda **_: [entry])
     assert dict(problem.installed(())) == {}
     assert said in caplog.text
 
@@ -120,7 +112,7 @@ def test_a_built_in_kind_cannot_be_taken(
     monkeypatch.syspath_prepend(str(EXAMPLE))
     monkeypatch.setattr(problem, "_FOUND", {})
     entry = EntryPoint("arm_joint", "arm_joint:ArmJointSettings", problem.GROUP)
-    monkeypatch.setattr(problem, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(problem, "entry_points", lambda **_: [entry])
     assert dict(problem.installed({"arm_joint"})) == {}
     assert "a built-in problem has that kind" in caplog.text
 
