@@ -72,7 +72,8 @@ def test_another_text_is_another_problem(tmp_path: Path) -> None:
         tmp_path, "train", "control", "problem=arm_joint", "data.fresh=false", *SMALL[:1],
         "--data", str(tmp_path / "data"),
     )  # fmt: skip
-    assert again.returncode in (2, 3), again.stderr
+    assert again.returncode == 65, again.stderr
+    assert "was generated for other settings" in again.stderr
     assert "Traceback" not in again.stderr
 
 
