@@ -226,8 +226,12 @@ class ActorCriticLoss(Settings):
         (64, 64), "Widths of the critic's SiLU layers.", min_length=1, max_length=8
     )
     critic_lr: float = setting(
-        1.0, "The critic's rate, in those of optim.lr; it does not fall.", gt=0.0, le=100.0
+        1.0, "The critic's rate, in the policy's of the same step.", gt=0.0, le=100.0
     )
+    critic_floor: float = setting(
+        0.05, "Cost to go, in the plant's cost of doing nothing, from which on the critic's errors "
+        "count relative to it. Larger for swings, smaller for standing still.", gt=0.0, le=1e3,
+    )  # fmt: skip
     td_lambda: float = setting(
         0.9, "Weight of longer returns in the critic's targets; 1 is the whole window.", ge=0.0,
         le=1.0,
@@ -244,6 +248,21 @@ class ActorCriticLoss(Settings):
         "the critic then knows states that the policy avoids. 0.3-0.6 for swing-ups.", ge=0.0,
         le=1.0,
     )  # fmt: skip
+    renewal: float = setting(
+        0.0, "Share of the trajectories that begin anew at each step, besides those that end. "
+        "Raise it where the first moves decide.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    leak: float = setting(
+        0.0, "Least slope of the policy's bounds for gradients that lead off a bound. .3 where a "
+        "policy holds the wrong bound.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    trials: int = setting(
+        0, "States from which other first controls are tried at each step, against getting used "
+        "to a poor choice. 64-256 for swing-ups with a learned critic.", ge=0, le=65_536,
+    )  # fmt: skip
+    trial_weight: float = setting(
+        1.0, "Weight of what trials found, beside the gradient of the windows.", ge=0.0, le=1e3
+    )
     hardest: int = setting(128, "Hard starts that are remembered.", ge=1, le=65_536)
     fading: float = setting(
         0.995, "What is left of a hard start's score after each step.", gt=0.0, le=1.0
