@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from ganglion.core import seeds
 from ganglion.core.contracts import Arrays, Metrics, Signature
 from ganglion.core.errors import TrainingError
-from ganglion.nets.mlp import Mlp
-from ganglion.tasks.control import grid
 from ganglion.tasks.control.closed_loop import (
     Path,
     clipped,
@@ -33,7 +31,8 @@ from ganglion.tasks.control.closed_loop import (
     pulls,
 )
 from ganglion.tasks.control.config import ActorCriticLoss
-from ganglion.tasks.control.feedback import Features, Feedback
+from ganglion.tasks.control.critics import Critic, TableCritic, hull
+from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.losses import steps_left
 from ganglion.tasks.control.plant import Plant
 from ganglion.train import optim
@@ -41,100 +40,7 @@ from ganglion.train.batches import to_device
 from ganglion.train.policy import TorchPolicy
 from ganglion.train.settings import OptimSettings, TrainSettings
 
-
 _HELD = 4  # controls that a trial holds
-_TRIED = 13  # controls that are compared where the optimal cost to go is known
-
-
-class Critic(nn.Module):
-    """V(x, time left) = typical cost * MLP(features); without time left it is the final cost."""
-
-    scale: Tensor
-
-    def __init__(self, plant: Plant, hidden: tuple[int, ...], typical: float) -> None:
-        super().__init__()
-        self.plant, self.typical, self.features = plant, typical, Features(plant)
-        self.net = Mlp((self.features.width + 1, *hidden, 1), output_gain=0.1)
-        box = torch.as_tensor(np.asarray(plant.start_box), dtype=torch.float32)
-        self.register_buffer("scale", 1.0 / box, persistent=False)
-
-    def forward(self, e: Tensor, left: Tensor) -> Tensor:
-        """Errors e (..., n), whole steps left (...,) -> cost to go (...,)."""
-        share = left.to(e.dtype) / self.plant.num_steps
-        seen = torch.cat([self.features(e, self.scale), share.unsqueeze(-1)], -1)
-        value: Tensor = self.typical * self.net(seen).squeeze(-1)
-        return torch.where(left > 0, value, self.plant.final_cost(e))
-
-
-class TableCritic(nn.Module):
-    """The optimal cost to go from dynamic programming, bilinear between the points of its grid."""
-
-    def __init__(self, plant: Plant) -> None:
-        super().__init__()
-        values, angles, rates = grid.table(plant)
-        self.plant, self.shape = plant, values.shape
-        self.low = float(angles[0]), float(rates[0])
-        self.step = float(angles[1] - angles[0]), float(rates[1] - rates[0])
-        self.values = torch.as_tensor(values.reshape(-1))  # no buffer: it follows from the plant
-        self.controls = torch.linspace(float(plant.low[0]), float(plant.high[0]), _TRIED)
-
-    def forward(self, e: Tensor, left: Tensor) -> Tensor:
-        """Errors e (..., 2), whole steps left (...,) -> cost to go (...,)."""
-        if self.values.device != e.device:
-            self.values = self.values.to(e.device)
-        turned = self.plant.error(e, torch.zeros_like(e))
-        a = ((turned[..., 0] - self.low[0]) / self.step[0]).clamp(0.0, self.shape[1] - 1.001)
-        b = ((turned[..., 1] - self.low[1]) / self.step[1]).clamp(0.0, self.shape[2] - 1.001)
-        i, j = a.detach().floor(), b.detach().floor()
-        fa, fb = a - i, b - j
-        at = (left * self.shape[1] + i.long()) * self.shape[2] + j.long()
-        width = self.shape[2]
-        low, high = self.values[at], self.values[at + width]
-        low = low + fb * (self.values[at + 1] - low)
-        high = high + fb * (self.values[at + width + 1] - high)
-        value: Tensor = low + fa * (high - low)
-        return value
-
-
-    @torch.no_grad()
-    def controls_cost(self, e: Tensor, left: Tensor) -> Tensor:
-        """Cost R (u - c)^2 + V(next, left - 1) of every control tried: e (R, 2) -> (R, U).
-
-        The cost of the state itself is left out: no control changes it.
-        """
-        self.controls = self.controls.to(e.device)
-        tried = self.controls.repeat(len(e)).unsqueeze(1)
-        moved = self.plant.step(e.repeat_interleave(_TRIED, 0), tried)
-        after = (left - 1).clamp(min=0).repeat_interleave(_TRIED)
-        total: Tensor = self(moved, after) + self.plant.control_cost(tried)
-        return total.unflatten(0, (-1, _TRIED))
-
-
-def hull(costs: Tensor, controls: Tensor, u: Tensor) -> Tensor:
-    """Lower convex hull of costs (R, U) over controls (U,) at u (R, 1), with its slope: (R,).
-
-    The cost over controls often has a valley at either bound. Descent on it ends in the nearer one;
-    on its hull, the least mean cost of a random control of mean u (Rockafellar, Convex Analysis,
-    1970, corollary 17.1.5), it ends in the lower one.
-    """
-    first, second = torch.triu_indices(len(controls), len(controls), 1, device=u.device)
-    low, high = controls[first], controls[second]
-    with torch.no_grad():
-        slope = (costs[:, second] - costs[:, first]) / (high - low)
-        line = costs[:, first] + slope * (u - low)
-        around = (low <= u + 1e-6) & (u - 1e-6 <= high)
-        value, best = torch.where(around, line, torch.inf).min(1)
-        slope = slope.gather(1, best.unsqueeze(1)).squeeze(1)
-    here = u.squeeze(1)
-    return value + slope * (here - here.detach())
-
-
-def typical_cost(plant: Plant, scale: float) -> float:
-    """Return the mean cost of doing nothing from 256 starts: the critic's unit."""
-    rng = np.random.default_rng(0)
-    starts, targets = plant.sample_starts(rng, 256, scale), plant.sample_targets(rng, 256)
-    idle = np.broadcast_to(plant.centre, (256, plant.num_steps, plant.m))
-    return float(np.mean(plant.cost(plant.rollout(starts, idle), idle, targets)))
 
 
 @dataclass
@@ -315,13 +221,17 @@ class ActorCriticLearner:
     def _try(self, rng: np.random.Generator) -> Tensor:
         """Loss that pulls towards other first controls which turn out cheaper than the policy's.
 
-        From some of the trajectories' states each of a few random controls is held for a while
-        before the policy goes on to the end of the window. Gradients alone never see that falling
-        the other way, or catching instead of swinging once more, would have been better.
+        From fresh starts and some of the trajectories' states, each of a few random controls is
+        held for a while before the policy goes on to the end of the window. Gradients alone
+        never see that falling the other way, or catching instead of swinging once more, would
+        have been better.
         """
         live, plant, count = self._live, self._plant, self._loss.trials
         rows = torch.as_tensor(rng.integers(0, self._loss.trajectories, count))
         x, goal, left = (a[rows.to(self._device)] for a in (live.state, live.target, live.left))
+        begun = 3 * count // 4  # most of them at a begin, where most is decided
+        x[:begun], goal[:begun] = self._fresh(rng, begun)
+        left[:begun] = plant.num_steps
         share = rng.uniform(-1.0, 1.0, (_HELD, count, plant.m))
         share[::2] = np.sign(share[::2])  # corners of the box are often best
         held = torch.as_tensor(plant.centre + share * plant.bound, dtype=torch.float32)

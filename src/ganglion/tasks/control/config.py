@@ -219,7 +219,8 @@ class ActorCriticLoss(Settings):
         "says little.", ge=1, le=1_000,
     )  # fmt: skip
     critic: Literal["learned", "grid"] = setting(
-        "learned", "What closes a window: a net that learns the policy's own cost to go, or the "
+        "learned",
+        "What closes a window: a net that learns the policy's own cost to go, or the "
         "optimal one from dynamic programming (pendulum only), which shows every way up.",
     )
     critic_hidden: tuple[int, ...] = setting(
@@ -482,11 +483,39 @@ _QUADROTOR = _Recipe(
         "optim": {"lr": 8e-3, "betas": [0.9, 0.99], "warmup_steps": 50},
     },
 )
+_DEEP = {"kind": "feedback", "hidden": [48, 48, 48, 48]}  # switching curves want depth
+_PENDULUM = _Recipe(
+    {"quick": 1_500, "standard": 3_000, "max": 12_000},
+    {
+        "model": _DEEP,
+        "loss": {
+            "kind": "actor_critic", "critic": "grid", "window": 4, "trajectories": 512,
+            # most of what is lost, is lost in the first second: begin anew often
+            "renewal": 0.1, "leak": 0.3, "restarts": 0.0, "refine_share": 0.0,
+        },
+        "data": _FEW,
+        "train": {"ema": 0.995},
+        "optim": {"lr": 1e-2, "betas": [0.9, 0.99], "warmup_steps": 100},
+    },
+)  # fmt: skip
+_CARTPOLE = _Recipe(
+    {"quick": 700, "standard": 700, "max": 700},
+    {
+        "model": _DEEP,
+        "loss": {
+            "kind": "actor_critic", "window": 25, "trajectories": 320, "td_lambda": 0.95,
+            "leak": 0.3, "restarts": 0.1, "refine_share": 0.0,
+        },
+        "data": _FEW,
+        "train": {"ema": 0.995},
+        "optim": {"lr": 5e-3, "betas": [0.9, 0.99], "warmup_steps": 100},
+    },
+)  # fmt: skip
 _FEEDBACK_RECIPES = {
     "double_integrator": _FEEDBACK,
     "vanderpol": _VANDERPOL,
-    "pendulum": _QUADROTOR,
-    "cartpole": _QUADROTOR,
+    "pendulum": _PENDULUM,
+    "cartpole": _CARTPOLE,
     "quadrotor2d": _QUADROTOR,
 }
 _COSTLY = ("pendulum", "cartpole", "quadrotor2d")

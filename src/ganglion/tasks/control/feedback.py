@@ -55,7 +55,7 @@ class Feedback(nn.Module):
         if self.columns:
             parts.insert(1, (target * self.scale)[:, self.columns])
         wish = self.net(torch.cat(parts, -1))
-        share = Bounded.apply(wish, leak) if leak else torch.tanh(wish)
+        share = _bounded(wish, leak) if leak else torch.tanh(wish)
         out: Tensor = self.centre + share * self.bound
         return out
 
@@ -79,6 +79,11 @@ class Bounded(torch.autograd.Function):
         slope = 1.0 - share * share
         back = grad * share > 0.0
         return grad * torch.where(back, slope.clamp(min=ctx.leak), slope), None
+
+
+def _bounded(wish: Tensor, leak: float) -> Tensor:
+    share: Tensor = Bounded.apply(wish, leak)  # type: ignore[no-untyped-call]
+    return share
 
 
 class Features:

@@ -8,18 +8,14 @@ from torch import nn
 
 from ganglion.core.contracts import Arrays, Learner, Ranks, TensorSpec
 from ganglion.tasks.control import losses, model, references
-from ganglion.tasks.control.actor_critic import (
-    ActorCriticLearner,
-    Critic,
-    Problem,
-    typical_cost,
-)
+from ganglion.tasks.control.actor_critic import ActorCriticLearner, Problem
 from ganglion.tasks.control.config import (
     ActorCriticLoss,
     CostLoss,
     ImitationTrajectoryLoss,
     TrcSettings,
 )
+from ganglion.tasks.control.critics import Critic, typical_cost
 from ganglion.tasks.control.feedback import Feedback
 from ganglion.train.batches import Batches, Fresh, Resident
 from ganglion.train.supervised import Loss, Supervised, SupervisedLearner, initialised

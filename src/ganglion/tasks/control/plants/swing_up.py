@@ -115,6 +115,8 @@ class Cartpole(Rk4Plant):
 
     def guesses(self, x0: Floats, target: Floats) -> list[Floats]:
         """Return swings that pump energy, and those of policies that were trained before."""
+        from ganglion.tasks.control.riccati import tracking_gains  # it needs this module itself
+
         gain = tracking_gains(self, 1_000)[0]  # so long a horizon has the gain of an endless one
         pumps = [swings.pumped(self, x0, gain[:, : self.n], *how) for how in swings.PUMPS]
         return [*pumps, *swings.recalled(self, x0)]
