@@ -221,17 +221,14 @@ class ActorCriticLearner:
     def _try(self, rng: np.random.Generator) -> Tensor:
         """Loss that pulls towards other first controls which turn out cheaper than the policy's.
 
-        From fresh starts and some of the trajectories' states, each of a few random controls is
-        held for a while before the policy goes on to the end of the window. Gradients alone
+        From some of the trajectories' states each of a few random controls is held for a while
+        before the policy goes on to the end of the window. Gradients alone
         never see that falling the other way, or catching instead of swinging once more, would
         have been better.
         """
         live, plant, count = self._live, self._plant, self._loss.trials
         rows = torch.as_tensor(rng.integers(0, self._loss.trajectories, count))
         x, goal, left = (a[rows.to(self._device)] for a in (live.state, live.target, live.left))
-        begun = 3 * count // 4  # most of them at a begin, where most is decided
-        x[:begun], goal[:begun] = self._fresh(rng, begun)
-        left[:begun] = plant.num_steps
         share = rng.uniform(-1.0, 1.0, (_HELD, count, plant.m))
         share[::2] = np.sign(share[::2])  # corners of the box are often best
         held = torch.as_tensor(plant.centre + share * plant.bound, dtype=torch.float32)

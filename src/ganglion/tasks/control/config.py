@@ -499,16 +499,17 @@ _PENDULUM = _Recipe(
     },
 )  # fmt: skip
 _CARTPOLE = _Recipe(
-    {"quick": 700, "standard": 700, "max": 700},
+    # The best validation is kept: past a minute the cost creeps up again (README).
+    {"quick": 800, "standard": 1_400, "max": 2_000},
     {
         "model": _DEEP,
         "loss": {
             "kind": "actor_critic", "window": 25, "trajectories": 320, "td_lambda": 0.95,
-            "leak": 0.3, "restarts": 0.1, "refine_share": 0.0,
+            "leak": 0.3, "restarts": 0.1, "trials": 128, "refine_share": 0.0,
         },
         "data": _FEW,
         "train": {"ema": 0.995},
-        "optim": {"lr": 5e-3, "betas": [0.9, 0.99], "warmup_steps": 100},
+        "optim": {"lr": 5e-3, "warmup_steps": 100},
     },
 )  # fmt: skip
 _FEEDBACK_RECIPES = {

@@ -18,7 +18,7 @@ _TRIED = 13  # controls that are compared where the optimal cost to go is known
 
 
 class Critic(nn.Module):
-    """V(x, time left) = typical cost * softplus(MLP(features)); with no time left the final cost."""
+    """V(x, time left) = typical cost * MLP(features); without time left it is the final cost."""
 
     scale: Tensor
 
@@ -33,9 +33,7 @@ class Critic(nn.Module):
         """Errors e (..., n), whole steps left (...,) -> cost to go (...,)."""
         share = left.to(e.dtype) / self.plant.num_steps
         seen = torch.cat([self.features(e, self.scale), share.unsqueeze(-1)], -1)
-        # Costs are positive and span decades: what is right for a swing must not move a pole that
-        # stands, which a linear output does by a tenth of a swing's cost.
-        value: Tensor = self.typical * nn.functional.softplus(self.net(seen).squeeze(-1))
+        value: Tensor = self.typical * self.net(seen).squeeze(-1)
         return torch.where(left > 0, value, self.plant.final_cost(e))
 
 

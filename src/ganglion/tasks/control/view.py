@@ -95,7 +95,9 @@ def phase(axes: Axes, plant: Plant, ours: Floats, best: Floats, target: Floats) 
         axes.plot(*best[i, :, :2].T, color=INK, lw=1.0, ls=(0, (4, 3)), zorder=3)
         axes.plot(*ours[i, :, :2].T, color=colour, lw=2.6, alpha=0.75, zorder=2)
         axes.plot(*ours[i, 0, :2], "o", color=colour, ms=6, zorder=4)
-        axes.plot(*target[i, :2], "x", color=colour, ms=9, mew=2.2, zorder=5)
+        end = best[i, -1]
+        goal = end - plant.error(end, target[i])  # as many turns away as the optimum took
+        axes.plot(*goal[:2], "x", color=colour, ms=9, mew=2.2, zorder=5)
     handles = [
         axes.plot([], [], color=COLOURS[0], lw=2.6, alpha=0.75, label="policy")[0],
         axes.plot([], [], color=INK, lw=1.0, ls=(0, (4, 3)), label="optimum")[0],
