@@ -29,7 +29,10 @@ from ganglion.tasks.control.references import Admm
 
 Figures = dict[str, float]
 
-LABEL_FREE = ["loss=actor_critic", "loss.critic=learned"]  # the recipe of the cartpole
+LABEL_FREE = [  # the recipe of the cartpole
+    "loss.critic=learned", "loss.window=25", "loss.trajectories=320", "loss.td_lambda=0.95",
+    "loss.trials=128", "loss.renewal=0", "loss.restarts=0.1", "optim.lr=5e-3", "train.steps=1400",
+]  # fmt: skip
 PROBLEMS: Mapping[str, tuple[str, list[str]]] = {
     "rest": ("double integrator, target at rest", ["problem.target=rest"]),
     "moving": ("double integrator, moving target", ["problem.target=moving"]),
