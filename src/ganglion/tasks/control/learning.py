@@ -12,6 +12,7 @@ from ganglion.tasks.control.actor_critic import ActorCriticLearner, Problem
 from ganglion.tasks.control.config import (
     ActorCriticLoss,
     CostLoss,
+    ImitationLoss,
     ImitationTrajectoryLoss,
     TrcSettings,
 )
@@ -67,9 +68,9 @@ def _full_share(loss: object) -> float:
 
 def _loss(task: Control) -> Loss:
     loss = task.settings.loss
-    assert not isinstance(loss, ActorCriticLoss)
     if isinstance(loss, CostLoss):
         return losses.DynamicsCost(task.plant, loss.discount, loss.case_clip)
+    assert isinstance(loss, ImitationLoss)
     weight = loss.trajectory_weight if isinstance(loss, ImitationTrajectoryLoss) else 0.0
     return losses.Imitation(
         task.plant, loss.control_weight, weight, loss.discount, loss.full_horizon_share

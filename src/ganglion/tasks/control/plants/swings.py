@@ -59,7 +59,10 @@ def recalled(plant: Plant, x0: Floats) -> list[Floats]:
 @lru_cache(maxsize=1)
 def _policies() -> list[Layers]:
     """Read the trained policies: arrays p<policy>_<layer>_weight and _bias, as `Feedback` has."""
-    with files(__package__).joinpath(_STORE).open("rb") as file, np.load(file) as held:
+    with (
+        files(__package__).joinpath(_STORE).open("rb") as file,
+        np.load(file, allow_pickle=False) as held,
+    ):
         names = sorted({k.rsplit("_", 2)[0] for k in held})
         return [
             [
