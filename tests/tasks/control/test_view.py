@@ -42,6 +42,27 @@ def test_figures_of_a_feedback_policy_render(layer: dict[str, object]) -> None:
         assert len(Image.open(buffer).convert("RGB").getcolors(1 << 20) or []) > 50
 
 
+@pytest.mark.parametrize(
+    ("problem", "names"),
+    [
+        ({"kind": "pendulum", "num_steps": 20, "horizon_s": 1.0},
+         {"trajectories", "gap_map", "worst", "portrait"}),
+        ({"kind": "quadrotor2d", "num_steps": 10, "horizon_s": 0.5},
+         {"trajectories", "gap_map", "worst"}),
+    ],
+)  # fmt: skip
+def test_figures_of_plants_with_angles_render(problem: dict[str, object], names: set[str]) -> None:
+    task = make({"problem": problem})
+    cases = task.generate(12, "test", np.random.default_rng(0))
+    figures = task.draw(task.references()["lqr"], cases, np.random.default_rng(0))
+    assert set(figures) == names
+    assert names <= set(task.captions)
+    for figure in figures.values():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=50)
+        assert len(Image.open(buffer).convert("RGB").getcolors(1 << 20) or []) > 50
+
+
 def test_refinement_is_drawn_to_four_times_the_trained_cycles() -> None:
     task = make({"problem": {"target": "moving"}})
     cases = task.generate(20, "test", np.random.default_rng(0))

@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from ganglion.core import seeds
 from ganglion.core.contracts import Arrays, Metrics, Signature
 from ganglion.core.errors import TrainingError
-from ganglion.nets.mlp import Mlp
-from ganglion.tasks.control import grid
 from ganglion.tasks.control.closed_loop import (
     Path,
     clipped,
@@ -33,7 +31,8 @@ from ganglion.tasks.control.closed_loop import (
     pulls,
 )
 from ganglion.tasks.control.config import ActorCriticLoss
-from ganglion.tasks.control.feedback import Features, Feedback
+from ganglion.tasks.control.critics import Critic, TableCritic, hull
+from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.losses import steps_left
 from ganglion.tasks.control.plant import Plant
 from ganglion.train import optim
@@ -41,62 +40,7 @@ from ganglion.train.batches import to_device
 from ganglion.train.policy import TorchPolicy
 from ganglion.train.settings import OptimSettings, TrainSettings
 
-
-class Critic(nn.Module):
-    """V(x, time left) = typical cost * MLP(features); without time left it is the final cost."""
-
-    scale: Tensor
-
-    def __init__(self, plant: Plant, hidden: tuple[int, ...], typical: float) -> None:
-        super().__init__()
-        self.plant, self.typical, self.features = plant, typical, Features(plant)
-        self.net = Mlp((self.features.width + 1, *hidden, 1), output_gain=0.1)
-        box = torch.as_tensor(np.asarray(plant.start_box), dtype=torch.float32)
-        self.register_buffer("scale", 1.0 / box, persistent=False)
-
-    def forward(self, e: Tensor, left: Tensor) -> Tensor:
-        """Errors e (..., n), whole steps left (...,) -> cost to go (...,)."""
-        share = left.to(e.dtype) / self.plant.num_steps
-        seen = torch.cat([self.features(e, self.scale), share.unsqueeze(-1)], -1)
-        value: Tensor = self.typical * self.net(seen).squeeze(-1)
-        return torch.where(left > 0, value, self.plant.final_cost(e))
-
-
-class TableCritic(nn.Module):
-    """The optimal cost to go from dynamic programming, bilinear between the points of its grid."""
-
-    def __init__(self, plant: Plant) -> None:
-        super().__init__()
-        values, angles, rates = grid.table(plant)
-        self.plant, self.shape = plant, values.shape
-        self.low = float(angles[0]), float(rates[0])
-        self.step = float(angles[1] - angles[0]), float(rates[1] - rates[0])
-        self.values = torch.as_tensor(values.reshape(-1))  # no buffer: it follows from the plant
-
-    def forward(self, e: Tensor, left: Tensor) -> Tensor:
-        """Errors e (..., 2), whole steps left (...,) -> cost to go (...,)."""
-        if self.values.device != e.device:
-            self.values = self.values.to(e.device)
-        turned = self.plant.error(e, torch.zeros_like(e))
-        a = ((turned[..., 0] - self.low[0]) / self.step[0]).clamp(0.0, self.shape[1] - 1.001)
-        b = ((turned[..., 1] - self.low[1]) / self.step[1]).clamp(0.0, self.shape[2] - 1.001)
-        i, j = a.detach().floor(), b.detach().floor()
-        fa, fb = a - i, b - j
-        at = (left * self.shape[1] + i.long()) * self.shape[2] + j.long()
-        width = self.shape[2]
-        low, high = self.values[at], self.values[at + width]
-        low = low + fb * (self.values[at + 1] - low)
-        high = high + fb * (self.values[at + width + 1] - high)
-        value: Tensor = low + fa * (high - low)
-        return value
-
-
-def typical_cost(plant: Plant, scale: float) -> float:
-    """Return the mean cost of doing nothing from 256 starts: the critic's unit."""
-    rng = np.random.default_rng(0)
-    starts, targets = plant.sample_starts(rng, 256, scale), plant.sample_targets(rng, 256)
-    idle = np.broadcast_to(plant.centre, (256, plant.num_steps, plant.m))
-    return float(np.mean(plant.cost(plant.rollout(starts, idle), idle, targets)))
+_HELD = 4  # controls that a trial holds
 
 
 @dataclass
@@ -235,6 +179,8 @@ class ActorCriticLearner:
         plant, goal = self._plant, live.target.unsqueeze(1)
         x = path.states[:, :-1].flatten(0, 1).requires_grad_()
         goals = goal.expand(-1, self._loss.window, -1).flatten(0, 1)
+        if self._loss.critic == "grid":
+            return self._choose(path, left, x.detach(), goals)
         u = self._actor.control(x, goals, path.left.flatten(0, 1))
 
         def objective(states: Tensor, controls: Tensor) -> Tensor:
@@ -244,13 +190,81 @@ class ActorCriticLearner:
             return total
 
         pull = clipped(pulls(plant, path, objective, jacobian(u, x)), self._loss.case_clip)
+        if self._loss.leak:
+            inputs = x.detach(), goals, path.left.flatten(0, 1)
+            u = self._actor.control(*inputs, self._loss.leak)
         push = (pull.flatten(0, 1) * u).sum() / len(goal)
-        terms = {}
-        if self._loss.critic == "learned":
-            terms["critic_loss"] = self._learn_values(path, left)
+        terms = {"critic_loss": self._learn_values(path, left)}
+        if self._loss.trials:
+            regret = self._try(rng)
+            push, terms["regret"] = push + regret, regret.detach()
         live.state, live.left = path.states[:, -1].detach(), left[:, -1]
         cost = plant.stage_cost(path.states[:, :-1] - goal, path.controls).mean().detach()
         return push, {"stage_cost": cost, **terms}
+
+    def _choose(
+        self, path: Path, left: Tensor, x: Tensor, goals: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of each control on the way by itself, closed by the optimal cost to go."""
+        live, plant = self._live, self._plant
+        assert isinstance(self._closing, TableCritic)
+        costs = self._closing.controls_cost(x - goals, left[:, :-1].flatten())
+        u = self._actor.control(x, goals, path.left.flatten(0, 1), self._loss.leak)
+        acts = path.acts.flatten()
+        regret = hull(costs - costs.min(1, keepdim=True).values, self._closing.controls, u)
+        loss = (regret * acts).sum() / acts.sum().clamp(min=1.0)
+        live.state, live.left = path.states[:, -1].detach(), left[:, -1]
+        e = path.states[:, :-1] - live.target.unsqueeze(1)
+        cost = plant.stage_cost(e, path.controls).mean().detach()
+        return loss, {"stage_cost": cost}
+
+    def _try(self, rng: np.random.Generator) -> Tensor:
+        """Loss that pulls towards other first controls which turn out cheaper than the policy's.
+
+        From some of the trajectories' states each of a few random controls is held for a while
+        before the policy goes on to the end of the window. Gradients alone
+        never see that falling the other way, or catching instead of swinging once more, would
+        have been better.
+        """
+        live, plant, count = self._live, self._plant, self._loss.trials
+        rows = torch.as_tensor(rng.integers(0, self._loss.trajectories, count))
+        x, goal, left = (a[rows.to(self._device)] for a in (live.state, live.target, live.left))
+        share = rng.uniform(-1.0, 1.0, (_HELD, count, plant.m))
+        share[::2] = np.sign(share[::2])  # corners of the box are often best
+        held = torch.as_tensor(plant.centre + share * plant.bound, dtype=torch.float32)
+        held = held.to(self._device)
+        steps = torch.as_tensor(rng.integers(1, self._loss.window // 2 + 1, (_HELD, count, 1)))
+        costs = self._held(x, goal, left, held, steps.to(self._device))
+        least, best = costs[1:].min(0)
+        regret = (costs[0] - least).clamp(0.0, 0.5 * self._critic.typical)
+        better = held.gather(0, best.view(1, -1, 1).expand(1, -1, plant.m)).squeeze(0)
+        seconds = (left * plant.dt).to(x.dtype).unsqueeze(-1)
+        u = self._actor.control(x, goal, seconds, self._loss.leak)
+        off = (u - better).abs() / torch.as_tensor(2.0 * plant.bound, dtype=u.dtype)
+        # each trial stands for all the states that a window moves on by
+        loss: Tensor = self._loss.trial_weight * (regret * off.mean(-1)).mean()
+        return loss
+
+    @torch.no_grad()
+    def _held(self, x: Tensor, goal: Tensor, left: Tensor, held: Tensor, steps: Tensor) -> Tensor:
+        """Cost of a window (1 + T, K): by the policy, and after holding (T, K, m) for some steps.
+
+        x, goal (K, n), left (K,), steps (T, K, 1).
+        """
+        plant, tries = self._plant, 1 + len(held)
+        state, target, time = x.repeat(tries, 1), goal.repeat(tries, 1), left.repeat(tries)
+        until = torch.cat([torch.zeros_like(steps[:1]), steps]).flatten(0, 1)
+        fixed = torch.cat([torch.zeros_like(held[:1]), held]).flatten(0, 1)
+        total = torch.zeros(len(state), device=x.device)
+        for t in range(self._loss.window):
+            seconds = (time * plant.dt).to(x.dtype).unsqueeze(-1)
+            u = torch.where(t < until, fixed, self._actor.control(state, target, seconds))
+            acts = time > 0
+            total += torch.where(acts, plant.stage_cost(state - target, u), 0.0)
+            state = torch.where(acts.unsqueeze(-1), plant.step(state, u), state)
+            time = (time - 1).clamp(min=0)
+        total = total + self._closing(state - target, time)
+        return torch.nan_to_num(total, nan=1e30).view(tries, -1)
 
     @torch.no_grad()
     def _window(self) -> tuple[Path, Tensor]:
@@ -281,9 +295,11 @@ class ActorCriticLearner:
                 ahead = costs[:, t] + (1.0 - decay) * values[:, t + 1] + decay * found[-1]
                 found.append(torch.where(acts[:, t] > 0, ahead, found[-1]))
             returns = torch.stack(found[:0:-1], 1)
-        error = (self._critic(e[:, :-1], left[:, :-1]) - returns) / self._critic.typical
+        # Relative where little is left to pay: an error that a swing hides moves a standing cart.
+        unit = self._critic.typical * self._loss.critic_floor + returns.abs()
+        error = (self._critic(e[:, :-1], left[:, :-1]) - returns) / unit
         loss: Tensor = (error.square() * acts).sum() / acts.sum().clamp(min=1.0)
-        rate = self._optim.lr * self._loss.critic_lr
+        rate = self._rate(self._step) * self._loss.critic_lr
         self._move(self._critic, self._critic_step, loss, rate)
         self._average(self._target, self._critic, self._loss.target_ema)
         return loss.detach()
@@ -323,6 +339,8 @@ class ActorCriticLearner:
         """Begin anew where no time is left, or a state ran away; remember the worst ends."""
         live, count = self._live, self._loss.trajectories
         ended = (live.left <= 0) | ~torch.isfinite(live.state).all(-1)
+        if self._loss.renewal:
+            ended |= torch.as_tensor(rng.random(count) < self._loss.renewal, device=self._device)
         final = torch.nan_to_num(self._plant.final_cost(live.state - live.target), nan=1e30)
         score = torch.where(ended & live.whole & (live.left <= 0), final, -1.0)
         # Old scores fade, so that a start that has become easy makes room.

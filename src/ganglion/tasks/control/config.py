@@ -203,8 +203,12 @@ class ActorCriticLoss(Settings):
         (64, 64), "Widths of the critic's SiLU layers.", min_length=1, max_length=8
     )
     critic_lr: float = setting(
-        1.0, "The critic's rate, in those of optim.lr; it does not fall.", gt=0.0, le=100.0
+        1.0, "The critic's rate, in the policy's of the same step.", gt=0.0, le=100.0
     )
+    critic_floor: float = setting(
+        0.05, "Cost to go, in the plant's cost of doing nothing, from which on the critic's errors "
+        "count relative to it. Larger for swings, smaller for standing still.", gt=0.0, le=1e3,
+    )  # fmt: skip
     td_lambda: float = setting(
         0.9, "Weight of longer returns in the critic's targets; 1 is the whole window.", ge=0.0,
         le=1.0,
@@ -221,6 +225,21 @@ class ActorCriticLoss(Settings):
         "the critic then knows states that the policy avoids. 0.3-0.6 for swing-ups.", ge=0.0,
         le=1.0,
     )  # fmt: skip
+    renewal: float = setting(
+        0.0, "Share of the trajectories that begin anew at each step, besides those that end. "
+        "Raise it where the first moves decide.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    leak: float = setting(
+        0.0, "Least slope of the policy's bounds for gradients that lead off a bound. .3 where a "
+        "policy holds the wrong bound.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    trials: int = setting(
+        0, "States from which other first controls are tried at each step, against getting used "
+        "to a poor choice. 64-256 for swing-ups with a learned critic.", ge=0, le=65_536,
+    )  # fmt: skip
+    trial_weight: float = setting(
+        1.0, "Weight of what trials found, beside the gradient of the windows.", ge=0.0, le=1e3
+    )
     hardest: int = setting(128, "Hard starts that are remembered.", ge=1, le=65_536)
     fading: float = setting(
         0.995, "What is left of a hard start's score after each step.", gt=0.0, le=1.0
@@ -491,11 +510,40 @@ _QUADROTOR = _Recipe(
         "optim": {"lr": 8e-3, "betas": [0.9, 0.99], "warmup_steps": 50},
     },
 )
+_DEEP = {"kind": "feedback", "hidden": [48, 48, 48, 48]}  # switching curves want depth
+_PENDULUM = _Recipe(
+    {"quick": 1_500, "standard": 3_000, "max": 12_000},
+    {
+        "model": _DEEP,
+        "loss": {
+            "kind": "actor_critic", "critic": "grid", "window": 4, "trajectories": 512,
+            # most of what is lost, is lost in the first second: begin anew often
+            "renewal": 0.1, "leak": 0.3, "restarts": 0.0, "refine_share": 0.0,
+        },
+        "data": _FEW,
+        "train": {"ema": 0.995},
+        "optim": {"lr": 1e-2, "betas": [0.9, 0.99], "warmup_steps": 100},
+    },
+)  # fmt: skip
+_CARTPOLE = _Recipe(
+    # The best validation is kept: past a minute the cost creeps up again (README).
+    {"quick": 800, "standard": 1_400, "max": 2_000},
+    {
+        "model": _DEEP,
+        "loss": {
+            "kind": "actor_critic", "window": 25, "trajectories": 320, "td_lambda": 0.95,
+            "leak": 0.3, "restarts": 0.1, "trials": 128, "refine_share": 0.0,
+        },
+        "data": _FEW,
+        "train": {"ema": 0.995},
+        "optim": {"lr": 5e-3, "warmup_steps": 100},
+    },
+)  # fmt: skip
 _FEEDBACK_RECIPES = {
     "double_integrator": _FEEDBACK,
     "vanderpol": _VANDERPOL,
-    "pendulum": _QUADROTOR,
-    "cartpole": _QUADROTOR,
+    "pendulum": _PENDULUM,
+    "cartpole": _CARTPOLE,
     "quadrotor2d": _QUADROTOR,
 }
 _COSTLY = ("pendulum", "cartpole", "quadrotor2d")

@@ -6,7 +6,7 @@ Shapes: B cases, N steps, n states, m controls. Normalising and bounding happen 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,14 +43,47 @@ class Feedback(nn.Module):
         """state, target (B, n), time_left_s (B, 1) in s -> controls (B, 1, m)."""
         return self.control(state, target, time_left_s).unsqueeze(1)
 
-    def control(self, state: Tensor, target: Tensor, time_left_s: Tensor) -> Tensor:
-        """Return the control (B, m) of one instant; inputs as for `forward`."""
+    def control(
+        self, state: Tensor, target: Tensor, time_left_s: Tensor, leak: float = 0.0
+    ) -> Tensor:
+        """Return the control (B, m) of one instant; inputs as for `forward`.
+
+        leak is for training: see `Bounded`.
+        """
         left = time_left_s.clamp(self.shortest_s, self.horizon_s) * (1.0 / self.horizon_s)
         parts = [self.features(state - target, self.scale), left]
         if self.columns:
             parts.insert(1, (target * self.scale)[:, self.columns])
-        out: Tensor = self.centre + torch.tanh(self.net(torch.cat(parts, -1))) * self.bound
+        wish = self.net(torch.cat(parts, -1))
+        share = _bounded(wish, leak) if leak else torch.tanh(wish)
+        out: Tensor = self.centre + share * self.bound
         return out
+
+
+class Bounded(torch.autograd.Function):
+    """tanh(z), whose gradient is at least `leak` where descent moves z back towards 0.
+
+    A policy that holds the wrong bound is otherwise deaf to how much better the other one is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, leak: float) -> Tensor:
+        share = torch.tanh(z)
+        ctx.save_for_backward(share)
+        ctx.leak = leak
+        return share
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (share,), grad = ctx.saved_tensors, grads[0]
+        slope = 1.0 - share * share
+        back = grad * share > 0.0
+        return grad * torch.where(back, slope.clamp(min=ctx.leak), slope), None
+
+
+def _bounded(wish: Tensor, leak: float) -> Tensor:
+    share: Tensor = Bounded.apply(wish, leak)  # type: ignore[no-untyped-call]
+    return share
 
 
 class Features:

@@ -26,18 +26,29 @@ def plan(plant: Plant, x0: Floats, target: Floats) -> Floats:
     """Return controls (B, N, 1) that follow the table greedily from x0 (B, 2) to the origin."""
     if plant.n != 2 or plant.m != 1 or plant.angles != (0,) or target.any():
         raise ValueError(f"{plant.name} is not one angle and its rate with one control to 0.")
-    steps, controls = plant.num_steps, _controls(plant)
+    steps = plant.num_steps
     values = _values(replace(plant, num_steps=1), -(-steps // _BLOCK) * _BLOCK)
-    tried = np.repeat(controls, len(x0))[:, None]  # every control for every case
     x, out = x0, np.empty((len(x0), steps, 1))
     for t in range(steps):
-        moved = plant.step(np.tile(x, (len(controls), 1)), tried)
-        index, weight = _corners(plant, moved)
-        after = (values[steps - t - 1][index] * weight).sum(1)
-        total = (plant.control_cost(tried) + after).reshape(len(controls), -1)
-        out[:, t, 0] = controls[total.argmin(0)]
+        out[:, t] = _greedy(plant, values[steps - t - 1], x)
         x = plant.step(x, out[:, t])
     return out
+
+
+def _greedy(plant: Plant, after: Values, x: Floats) -> Floats:
+    """Return the control (B, 1) whose next state is cheapest by the table `after` (G,)."""
+    controls = _controls(plant)
+    tried = np.repeat(controls, len(x))[:, None]  # every control for every case
+    index, weight = _corners(plant, plant.step(np.tile(x, (len(controls), 1)), tried))
+    total = plant.control_cost(tried) + (after[index] * weight).sum(1)
+    best = total.reshape(len(controls), -1).argmin(0)
+    return np.asarray(controls[best][:, None])
+
+
+def first(plant: Plant, x0: Floats) -> Floats:
+    """Return the table's control (B, 1) with the whole time left at x0 (B, 2)."""
+    values = _values(replace(plant, num_steps=1), -(-plant.num_steps // _BLOCK) * _BLOCK)
+    return _greedy(plant, values[plant.num_steps - 1], x0)
 
 
 def table(plant: Plant) -> tuple[Values, Floats, Floats]:

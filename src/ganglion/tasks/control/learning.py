@@ -8,12 +8,7 @@ from torch import nn
 
 from ganglion.core.contracts import Arrays, Learner, Ranks, TensorSpec
 from ganglion.tasks.control import losses, model, references
-from ganglion.tasks.control.actor_critic import (
-    ActorCriticLearner,
-    Critic,
-    Problem,
-    typical_cost,
-)
+from ganglion.tasks.control.actor_critic import ActorCriticLearner, Problem
 from ganglion.tasks.control.config import (
     ActorCriticLoss,
     CostLoss,
@@ -21,6 +16,7 @@ from ganglion.tasks.control.config import (
     ImitationTrajectoryLoss,
     TrcSettings,
 )
+from ganglion.tasks.control.critics import Critic, typical_cost
 from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.rocket.settings import PlanSettings
 from ganglion.train.batches import Batches, Fresh, Resident
@@ -75,7 +71,6 @@ def _full_share(loss: object) -> float:
 
 def _loss(task: Control) -> Loss:
     loss = task.settings.loss
-    assert not isinstance(loss, ActorCriticLoss)
     if isinstance(loss, CostLoss):
         return losses.DynamicsCost(task.plant, loss.discount, loss.case_clip)
     assert isinstance(loss, ImitationLoss)

@@ -10,7 +10,7 @@ import numpy as np
 from ganglion.tasks.control import ilqr
 from ganglion.tasks.control.plants.base import Floats, Plant
 
-ROUNDS = ((25, 3), (60, 1))  # iterations, starts of each case that go on
+ROUNDS = ((10, 3), (50, 1))  # iterations, starts of each case that go on
 
 
 def best(plant: Plant, x0: Floats, target: Floats, guesses: list[Floats]) -> Floats:

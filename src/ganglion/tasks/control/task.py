@@ -41,6 +41,8 @@ class Control:
     captions: ClassVar[Mapping[str, str]] = {
         "trajectories": "Six far-apart cases: the policy in colour, the exact optimum dashed.",
         "gap_map": "Cost above the exact optimum, by initial state.",
+        "worst": "The three cases that cost most above the optimum: policy blue, optimum dashed.",
+        "portrait": "The policy over the optimal flow and control (colour) at the beginning.",
         "refinement": "Cost above the optimum after every cycle, to four times those trained.",
     }
     goal = evaluation.GAP

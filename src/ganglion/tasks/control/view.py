@@ -16,7 +16,7 @@ from ganglion.tasks.control.plant import Floats, Plant
 if TYPE_CHECKING:
     from ganglion.tasks.control.task import Control
 
-_INK, _QUIET, _GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
+INK, _QUIET, _GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
 COLOURS = ("#2563eb", "#d9480f", "#0f766e", "#9333ea", "#b45309", "#be185d")
 _SHOWN = len(COLOURS)
 _MAP = 41  # starts along each side of the gap map
@@ -30,9 +30,24 @@ def draw(
     figures = {"trajectories": _trajectories(task, policy, cases, rng)}
     if task.plant.n == 2:
         figures["gap_map"] = _gap_map(task, policy, cases, rng)
+    if task.plant.angles:
+        figures |= _of_angles(task, policy, cases, rng)
     curves = task.curves(policy, cases)
     if curves:
         figures["refinement"] = _refinement(task, curves)
+    return figures
+
+
+def _of_angles(
+    task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator
+) -> dict[str, Figure]:
+    from ganglion.tasks.control import portraits
+
+    figures = {"worst": portraits.worst(task, policy, cases, rng)}
+    if task.plant.method == "grid":
+        figures["portrait"] = portraits.portrait(task, policy, cases, rng)
+    if task.plant.n > 2:
+        figures["gap_map"] = portraits.cloud(task, policy, cases, rng)
     return figures
 
 
@@ -69,7 +84,7 @@ def _trajectories(task: Control, policy: Policy, cases: Arrays, rng: np.random.G
     gap = ours.cost.sum() / best.cost.sum() - 1.0
     plane.set_title(
         f"{len(ours.cost)} cases, cost {100 * gap:.3g} % above the optimum", loc="left",
-        color=_INK, fontsize=11,
+        color=INK, fontsize=11,
     )  # fmt: skip
     return figure
 
@@ -77,26 +92,28 @@ def _trajectories(task: Control, policy: Policy, cases: Arrays, rng: np.random.G
 def phase(axes: Axes, plant: Plant, ours: Floats, best: Floats, target: Floats) -> None:
     """Draw trajectories (B, T, n) of policy and optimum in the plane of the first two states."""
     for i, colour in zip(range(len(ours)), COLOURS, strict=False):
-        axes.plot(*best[i, :, :2].T, color=_INK, lw=1.0, ls=(0, (4, 3)), zorder=3)
+        axes.plot(*best[i, :, :2].T, color=INK, lw=1.0, ls=(0, (4, 3)), zorder=3)
         axes.plot(*ours[i, :, :2].T, color=colour, lw=2.6, alpha=0.75, zorder=2)
         axes.plot(*ours[i, 0, :2], "o", color=colour, ms=6, zorder=4)
-        axes.plot(*target[i, :2], "x", color=colour, ms=9, mew=2.2, zorder=5)
+        end = best[i, -1]
+        goal = end - plant.error(end, target[i])  # as many turns away as the optimum took
+        axes.plot(*goal[:2], "x", color=colour, ms=9, mew=2.2, zorder=5)
     handles = [
         axes.plot([], [], color=COLOURS[0], lw=2.6, alpha=0.75, label="policy")[0],
-        axes.plot([], [], color=_INK, lw=1.0, ls=(0, (4, 3)), label="optimum")[0],
+        axes.plot([], [], color=INK, lw=1.0, ls=(0, (4, 3)), label="optimum")[0],
         axes.plot([], [], "o", color=_QUIET, label="start")[0],
         axes.plot([], [], "x", color=_QUIET, mew=2.2, label="target")[0],
     ]
     axes.legend(handles=handles, frameon=False, fontsize=9, ncols=2)
-    _label(axes, _state(plant, 0), _state(plant, 1))
+    label(axes, state(plant, 0), state(plant, 1))
 
 
 def _over_time(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
     time = np.arange(ours.shape[1]) * plant.dt
     for i, colour in zip(range(len(ours)), COLOURS, strict=False):
         axes.plot(time, ours[i], color=colour, lw=2.2, alpha=0.75)
-        axes.plot(time, best[i], color=_INK, lw=0.9, ls=(0, (4, 3)))
-    _label(axes, "", _state(plant, 0))
+        axes.plot(time, best[i], color=INK, lw=0.9, ls=(0, (4, 3)))
+    label(axes, "", state(plant, 0))
     axes.set_xlim(0.0, time[-1])
 
 
@@ -105,12 +122,12 @@ def _controls(axes: Axes, plant: Plant, ours: Floats, best: Floats) -> None:
     low, high = float(plant.low[0]), float(plant.high[0])
     for i, colour in zip(range(len(ours)), COLOURS, strict=False):
         axes.stairs(ours[i], edges, color=colour, lw=2.2, alpha=0.75, baseline=None)
-        axes.stairs(best[i], edges, color=_INK, lw=0.9, ls=(0, (4, 3)), baseline=None)
+        axes.stairs(best[i], edges, color=INK, lw=0.9, ls=(0, (4, 3)), baseline=None)
     for limit in (low, high):
         axes.axhline(limit, color=_QUIET, lw=1.0)
     axes.annotate("bound", (edges[-1], high), xytext=(-3, -3), textcoords="offset points",
                   ha="right", va="top", fontsize=8, color=_QUIET)  # fmt: skip
-    _label(axes, "time (s)", _with_unit(plant.control_labels[0], plant.control_units[0]))
+    label(axes, "time (s)", _with_unit(plant.control_labels[0], plant.control_units[0]))
     axes.set_xlim(0.0, edges[-1])
     margin = 0.06 * (high - low)
     axes.set_ylim(low - margin, high + margin)
@@ -120,7 +137,8 @@ def _gap_map(task: Control, policy: Policy, cases: Arrays, rng: np.random.Genera
     """Colour each initial state by J / J* - 1; the target is the case's nearest the origin."""
     scale = task.problem.start_scale
     box = np.array(task.plant.start_box[:2]) * scale
-    sides = [np.linspace(-_REACH * b, _REACH * b, _MAP) for b in box]
+    reach = [1.0 if i in task.plant.angles else _REACH for i in range(2)]  # a turn is all there is
+    sides = [np.linspace(-r * b, r * b, _MAP) for r, b in zip(reach, box, strict=True)]
     starts = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2)
     targets = np.asarray(cases["target"], np.float64)
     target = targets[int(np.argmin((targets**2).sum(1)))]
@@ -145,9 +163,9 @@ def _gap_map(task: Control, policy: Policy, cases: Arrays, rng: np.random.Genera
     axes.annotate("training box", (-box[0], box[1]), xytext=(5, -5), textcoords="offset points",
                   va="top", color="white", fontsize=9)  # fmt: skip
     axes.plot(*target, "x", color="white", ms=9, mew=2.2)
-    axes.set_title("Where the policy pays more than the optimum", loc="left", color=_INK,
+    axes.set_title("Where the policy pays more than the optimum", loc="left", color=INK,
                    fontsize=11)  # fmt: skip
-    _label(axes, "initial " + _state(task.plant, 0), "initial " + _state(task.plant, 1))
+    label(axes, "initial " + state(task.plant, 0), "initial " + state(task.plant, 1))
     axes.grid(visible=False)
     return figure
 
@@ -168,12 +186,13 @@ def _refinement(task: Control, curves: Arrays) -> Figure:
         axes.annotate("trained", (trained, gap.max()), xytext=(4, 0), color=_QUIET, fontsize=9,
                       textcoords="offset points", va="top")  # fmt: skip
     axes.set_yscale("log")
-    axes.set_title("Refinement over cycles", loc="left", color=_INK, fontsize=11)
-    _label(axes, "cycles", "cost above the optimum (%)")
+    axes.set_title("Refinement over cycles", loc="left", color=INK, fontsize=11)
+    label(axes, "cycles", "cost above the optimum (%)")
     return figure
 
 
-def _state(plant: Plant, index: int) -> str:
+def state(plant: Plant, index: int) -> str:
+    """Return a state's label with its unit."""
     return _with_unit(plant.state_labels[index], plant.state_units[index])
 
 
@@ -181,11 +200,12 @@ def _with_unit(label: str, unit: str) -> str:
     return label if unit == "1" else f"{label} ({unit})"
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=_INK)
-    axes.set_ylabel(y, color=_INK)
+def label(axes: Axes, x: str, y: str) -> None:
+    """Name the axes and give them the look of all pictures here."""
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
     axes.grid(color=_GRID, lw=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=9)
+    axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_QUIET)

@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from ganglion.tasks.control.plants import swings
 from ganglion.tasks.control.plants.base import Components, Floats, Rk4Plant, namespace
 
-GRAVITY = 9.81  # m/s^2
+GRAVITY = swings.GRAVITY
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,14 @@ class Cartpole(Rk4Plant):
     def qf(self) -> Floats:
         """20 (.25 x^2 + 2 (1 - cos th) + .1 v^2 + .1 w^2), (4,)."""
         return 20.0 * np.array([0.25, 1.0, 0.1, 0.1])
+
+    def guesses(self, x0: Floats, target: Floats) -> list[Floats]:
+        """Return swings that pump energy, and those of policies that were trained before."""
+        from ganglion.tasks.control.riccati import tracking_gains  # it needs this module itself
+
+        gain = tracking_gains(self, 1_000)[0]  # so long a horizon has the gain of an endless one
+        pumps = [swings.pumped(self, x0, gain[:, : self.n], *how) for how in swings.PUMPS]
+        return [*pumps, *swings.recalled(self, x0)]
 
     def derivative(self, x: Components, u: Components) -> Components:
         _, angle, velocity, rate = x
