@@ -128,7 +128,7 @@ def _frame_space(axes: Any, few: Pair) -> None:
     both = np.concatenate([few.ours.flight.position, few.best.flight.position]) / 1e3
     reach = 1.05 * float(np.abs(both[..., :2]).max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(0.0, float(both[..., 2].max())))
-    axes.set_box_aspect((1.0, 1.0, 0.75), zoom=1.0)
+    axes.set_box_aspect((1.0, 1.0, 0.75), zoom=0.95)
     axes.set_xlabel("x (km)", color=_INK)
     axes.set_ylabel("y (km)", color=_INK)
     axes.set_zlabel("height (km)", color=_INK)
