@@ -229,9 +229,7 @@ def _only(flown: Flown, i: int) -> Flown:
 
 def _gaps(rocket: Rocket, state: Floats, gap: Floats, missed: Flags) -> Figure:
     """Show where fuel is wasted: the less height is left for braking, the more."""
-    # braking straight down at full thrust takes v^2 / 2 (T / m - g)
-    brake = state[:, 5] ** 2 / (2.0 * (rocket.thrust / state[:, 6] - rocket.gravity))
-    spare = (state[:, 2] - brake) / 1e3
+    spare = rocket.spare_height(state) / 1e3
     percent = 100.0 * np.maximum(gap, 1e-4)
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
