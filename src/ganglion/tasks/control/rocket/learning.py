@@ -25,6 +25,7 @@ Batch = dict[str, Tensor]
 _UNIT_M_S = 200.0  # the loss is about 1
 _FAR_M_S, _DEEP_M = 200.0, 100.0  # beyond, charges grow slowly: hopeless starts must not rule
 _STEEP = 3.0
+_POOL = 8  # draws from which hard starts are chosen, in batches
 
 
 def make(
@@ -35,7 +36,7 @@ def make(
     module = initialised(seed, lambda: Plan(rocket, model.hidden, model.newton, model.sharpness))
     batches: Batches
     if data is None:
-        batches = Fresh(FreshStarts(rocket), cfg.train, seed, device, ranks)
+        batches = Fresh(FreshStarts(rocket, task.loss.hard_share), cfg.train, seed, device, ranks)
     else:
         batches = Resident(data, cfg.train, seed, device, ranks)
     parts = Supervised(module, Fuel(rocket, task.loss), batches, signature(rocket))
@@ -44,14 +45,22 @@ def make(
 
 @dataclass(frozen=True)
 class FreshStarts:
-    """Draws training starts from the problem's own box, seeded by one integer of the generator."""
+    """Draws training starts from the problem's own box, seeded by one integer of the generator.
+
+    hard is the share of them that are the hardest of eight times as many: so low, fast and heavy
+    that little height is left for braking. They are rare, and all that ever fails to land.
+    """
 
     rocket: Rocket
+    hard: float = 0.0
 
     def __call__(self, generator: torch.Generator, count: int) -> Batch:
         """Draw `count` starts on the generator's device."""
         key = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-        starts = self.rocket.sample_starts(np.random.default_rng(int(key)), count)
+        rng, chosen = np.random.default_rng(int(key)), round(self.hard * count)
+        many = self.rocket.sample_starts(rng, _POOL * count if chosen else count)
+        hardest = np.argsort(self.rocket.spare_height(many))[:chosen]
+        starts = np.concatenate([many[hardest], many[: count - chosen]])
         return {"state": torch.as_tensor(starts, dtype=torch.float32).to(generator.device)}
 
 

@@ -25,7 +25,7 @@ from ganglion.tasks.control.rocket.world import START_BOX, Rocket, magnitude
 _CLEARANCE = 3e-4  # share of the thrust bound kept free for the last projection
 _TRIED = (1.0, 1.04, 1.15, 1.3)  # final times, in the net's own; the first that lands is taken
 _SMALL_M_S = 0.02  # what the projection may move within the clearance
-_GUESS, _PROFILE = 1.2, 0.4  # bounds of the net's guess, and of its profile as a share of that
+_GUESS, _PROFILE = 1.2, 1.2  # bounds of the net's guess, and of its profile as a share of that
 _LARGEST = 4.0  # of the six numbers; they grow beyond where the final time is too short
 _TRUST = 0.5  # longest Newton step
 _TILT = math.sqrt(12.0)  # gives the second row of the basis a mean square of 1

@@ -73,3 +73,7 @@ class FuelLoss(Settings):
         10.0, "Price of a primer vector longer than 3, which says that the final time is next to "
         "too short.", ge=0.0, le=1e4,
     )  # fmt: skip
+    hard_share: float = setting(
+        0.125, "Share of the fresh starts that are the hardest of eight times as many. Raise it "
+        "where rare starts fail to land; the rest then pays a little more.", ge=0.0, le=1.0,
+    )  # fmt: skip

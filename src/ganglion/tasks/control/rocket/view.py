@@ -128,7 +128,7 @@ def _frame_space(axes: Any, few: Pair) -> None:
     both = np.concatenate([few.ours.flight.position, few.best.flight.position]) / 1e3
     reach = 1.05 * float(np.abs(both[..., :2]).max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(0.0, float(both[..., 2].max())))
-    axes.set_box_aspect((1.0, 1.0, 0.75), zoom=1.0)
+    axes.set_box_aspect((1.0, 1.0, 0.75), zoom=0.95)
     axes.set_xlabel("x (km)", color=_INK)
     axes.set_ylabel("y (km)", color=_INK)
     axes.set_zlabel("height (km)", color=_INK)
@@ -229,9 +229,7 @@ def _only(flown: Flown, i: int) -> Flown:
 
 def _gaps(rocket: Rocket, state: Floats, gap: Floats, missed: Flags) -> Figure:
     """Show where fuel is wasted: the less height is left for braking, the more."""
-    # braking straight down at full thrust takes v^2 / 2 (T / m - g)
-    brake = state[:, 5] ** 2 / (2.0 * (rocket.thrust / state[:, 6] - rocket.gravity))
-    spare = (state[:, 2] - brake) / 1e3
+    spare = rocket.spare_height(state) / 1e3
     percent = 100.0 * np.maximum(gap, 1e-4)
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     axes = figure.add_subplot()

@@ -73,6 +73,14 @@ class Rocket:
         box = self.start_box()
         return rng.uniform(box[:, 0], box[:, 1], (count, 7))
 
+    def spare_height(self, state: Floats) -> Floats:
+        """Return the height that braking straight down at full thrust leaves, (B,) in m.
+
+        z - v^2 / (2 (T / m - g)), with the mass of the start; states (B, 7).
+        """
+        brake = self.thrust / state[:, 6] - self.gravity
+        return np.asarray(state[:, 2] - state[:, 5] ** 2 / (2.0 * brake))
+
     def fly(self, state: Any, controls: Any, final_time_s: Any) -> Flight:
         """Return the nodes of each plan in closed form: state (B, 7), see the module for the rest.
 
