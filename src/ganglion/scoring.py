@@ -16,7 +16,7 @@ from ganglion.core.errors import DataError
 from ganglion.core.settings import difference, digest
 from ganglion.train.settings import TaskSettings
 
-Kind = Literal["run", "onnx", "reference", "command", "recorded"]
+Kind = Literal["run", "onnx", "reference", "command", "url", "recorded"]
 
 
 @dataclass(frozen=True)

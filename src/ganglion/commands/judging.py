@@ -38,8 +38,8 @@ def compare(args: Namespace) -> int:
     result = pipeline.compare(
         names, task=args.task, layers=_layers(words),
         data=args.data, cases=args.cases, seed=args.seed, scenarios=args.scenarios,
-        policy_cmd=args.policy_cmd, recorded=args.recorded, html=args.html, out=args.out,
-        home=home(args),
+        policy_cmd=args.policy_cmd, policy_url=args.policy_url, recorded=args.recorded,
+        html=args.html, out=args.out, home=home(args),
     )  # fmt: skip
     _tell(result, args.json)
     if args.json:
