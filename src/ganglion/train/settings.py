@@ -49,8 +49,8 @@ class TrainSettings(Settings):
         "twentieth of the run.", ge=1,
     )  # fmt: skip
     patience: int = setting(
-        0, "Validations without a better value before training stops early; 0 is never. 5-10 for "
-        "a quick look, 20 to be sure.", ge=0,
+        0, "Validations in which neither the goal nor the loss is better than ever before training "
+        "stops early; 0 is never. 5-10 for a quick look, 20 to be sure.", ge=0,
     )  # fmt: skip
     block: int = setting(
         20, "Steps between two looks at the device (metrics, the non-finite guard, signals). "
