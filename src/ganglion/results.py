@@ -68,6 +68,8 @@ def compare(
     policy_url is one behind HTTP; recorded is a file of recorded outputs. html and out are where
     page and JSON are written.
     """
+    files.ensure_replaceable(out, ".json")
+    files.ensure_replaceable(html, ".html")
     wanted = _once(names)
     task = task or sources.task_of(wanted, home)
     found = [sources.find(n, home, task) for n in wanted]
@@ -113,6 +115,7 @@ def export(
         raise SettingsError(f"Unknown format {format!r}. Known: onnx.")
     if precision not in ("fp32", "fp16", "int8"):
         raise SettingsError(f"Unknown precision {precision!r}. Known: fp32, fp16, int8.")
+    files.ensure_replaceable(out, ".onnx")
     run = runs.find(home, source)
     learner, task, cfg, step = trained(run, checkpoint)
     suffix = "" if precision == "fp32" else f".{precision}"
@@ -177,8 +180,12 @@ def act(source: str, inputs: Mapping[str, Any] | None, *, home: Path = Path()) -
         rank = len(spec[name].shape) if name in spec and spec[name].batched else None
         try:
             array = np.asarray(value)
-        except ValueError as error:
-            raise SettingsError(f"Input {name!r} is no array of numbers: {error}.") from error
+        except ValueError:
+            raise SettingsError(f"Input {name!r} has rows of different lengths.") from None
+        if array.dtype == object:
+            raise SettingsError(f"Input {name!r} is no array of numbers.")
+        if array.ndim == 0 and name in spec and spec[name].shape == (1,):
+            array = array[None]
         arrays[name] = array[None] if rank is not None and array.ndim == rank else array
     batch = next((len(a) for n, a in arrays.items() if n in spec and spec[n].batched), 1)
     filled = checks.defaults(policy.signature, batch, rng, steps=steps)

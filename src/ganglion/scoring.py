@@ -153,6 +153,7 @@ def scores_json(
         "metrics": [asdict(m) for m in made.metrics],
         "policies": [s.to_json() for s in nominal.scored],
         "scenarios": [s.to_json() for s in scenarios[1:]],
+        "scenario_note": getattr(made, "scenario_note", ""),
     }  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from ganglion.core.settings import Settings, setting, variant
+from ganglion.core.settings import Settings, combine, setting, variant
 from ganglion.tasks.control.plant import DoubleIntegrator, Plant, VanDerPol
-from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings
+from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings, Width
 
 
 class ProblemSettings(Settings):
@@ -117,7 +117,7 @@ class FeedbackSettings(Settings):
     """pi(e, t): one control from state, target and time left, applied in closed loop."""
 
     kind: Literal["feedback"] = "feedback"
-    hidden: tuple[int, ...] = setting(
+    hidden: tuple[Width, ...] = setting(
         (48, 48), "Widths of the SiLU layers. Wider for a lower gap, narrower for latency.",
         min_length=1, max_length=8,
     )  # fmt: skip
@@ -127,7 +127,7 @@ class MlpSettings(Settings):
     """A whole sequence of controls at once: the baseline of the recursive controller."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = setting(
+    hidden: tuple[Width, ...] = setting(
         (256, 256), "Widths of the SiLU layers of the sequence baseline.", min_length=1,
         max_length=8,
     )  # fmt: skip
@@ -237,6 +237,11 @@ class Config(TaskSettings):
                 f"model.form=preconditioned is for linear plants, problem.kind={self.problem.kind} "
                 "is none; choose model.form=single or two_level"
             )
+        if isinstance(self.loss, ImitationLoss) and self.data.fresh:
+            raise ValueError(
+                f"loss.kind={self.loss.kind} learns from labels, which fresh draws have none of; "
+                "choose data.fresh=false"
+            )
         if self.evaluation.mismatch != 1.0 and self.problem.plant().uncertain is None:
             raise ValueError(
                 f"evaluation.mismatch: {self.problem.kind} has no uncertain parameter; try "
@@ -259,6 +264,11 @@ class Config(TaskSettings):
         """Return the layer of preset `name`; model and recipe follow from the problem."""
         if name in _GUIDE:
             return _guide(*_GUIDE[name])
+        imitates = said.get("loss", {}).get("kind", "cost") != "cost"
+        return combine([cls._recipe(name, said), {"data": {"fresh": False}} if imitates else {}])
+
+    @staticmethod
+    def _recipe(name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
         problem, model = said.get("problem", {}), said.get("model", {})
         nonlinear = problem.get("kind", "double_integrator") != "double_integrator"
         moving = not nonlinear and problem.get("target") == "moving"

@@ -41,6 +41,10 @@ class Control:
         "gap_map": "Cost above the exact optimum, by initial state.",
         "refinement": "Cost above the optimum after every cycle, to four times those trained.",
     }
+    scenario_note = (
+        "A policy that answers with a whole sequence (trc, mlp, admm) is judged by one call at the "
+        "start, without feedback; its closed loop is in the closed_ columns."
+    )
     metrics = evaluation.METRICS
     goal = evaluation.GAP
 
