@@ -241,6 +241,7 @@ def latencies(fast: bool) -> list[Row]:
     moving, trc = "problem.target=moving", ("model=trc",)
     jobs = [
         ("feedback", settings("quick"), 0.015),
+        ("feedback, Van der Pol", settings("quick", "problem.kind=vanderpol"), None),
         ("trc tiny, preconditioned", settings("quick", moving), None),
         ("trc small, preconditioned", settings("quick", moving, *trc, "model.size=small"), 0.12),
         ("trc small, single",

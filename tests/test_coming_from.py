@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +53,31 @@ def _run(line: str, folder: Path) -> None:
     if "--cases" in words:
         words[words.index("--cases") + 1] = "16"
     script = ROOT / "examples" / "external_controller.py"
+    if "--policy-url" in words:
+        with external_server() as url:
+            words[words.index("--policy-url") + 1] = url
+            assert main([*words, "--quiet"]) == 0, line
+        return
     words = [
         w.replace("python examples/external_controller.py", f"{sys.executable} {script}")
         for w in words
     ]
-    assert main([*words, *SMALL.get(words[0], []), "--quiet"]) == 0, line
+    small = SMALL.get(words[0], [])
+    if "quick" in words:  # its rows are fresh draws, which have no epochs
+        small = [w.replace("train.epochs=2", "train.steps=20") for w in small]
+    assert main([*words, *small, "--quiet"]) == 0, line
+
+
+@contextmanager
+def external_server() -> Iterator[str]:
+    """Run the example's server on a free port and give its URL."""
+    script = [sys.executable, str(ROOT / "examples" / "external_server.py"), "0", "--sequence"]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 def _record(path: Path, run: Path) -> None:

@@ -26,6 +26,9 @@ Handler = Callable[[Namespace], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing but SystemExit(0) of --help gets out."""
     verb: Verb | None = None
+    for stream in ("stdout", "stderr"):  # closed by who started this
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     # the matrices of oracles and evaluation are small: one thread is fastest, and steadiest
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

@@ -118,8 +118,7 @@ def sqlite(home: Path) -> Iterator[Finding]:
     text = sqlite3.sqlite_version
     if wal_reset_bug(found):
         yield Finding(
-            "sqlite", "warn", f"{text} has the WAL-reset bug; journal_mode=DELETE is used instead",
-            "use a Python built with SQLite 3.51.3 or later (or 3.50.7, 3.44.6)",
+            "sqlite", "ok", f"{text} has the WAL-reset bug; databases need journal_mode=DELETE"
         )  # fmt: skip
     else:
         yield Finding("sqlite", "ok", text)

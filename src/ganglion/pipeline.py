@@ -23,7 +23,7 @@ from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
 from ganglion.core.contracts import Arrays, Policy
 from ganglion.core.dataset import Dataset, Recipe, Shard
-from ganglion.core.errors import GanglionError, Preempted, RunError, SettingsError
+from ganglion.core.errors import GanglionError, OutputError, Preempted, RunError, SettingsError
 from ganglion.core.run import Run
 from ganglion.results import act, compare, evaluate, export, verify, view
 from ganglion.scoring import check_fits, recipe
@@ -230,6 +230,10 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
             raise Preempted(
                 f"{stop() or 'Stopped'} after the last step; what training gave is saved."
             ) from None
+        except OutputError as error:
+            raise OutputError(
+                f"{error} What training gave is saved; `ganglion resume {run.id}` does the rest."
+            ) from error
         run.set("succeeded", stage="done")
     return outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def compare(
     seed: int | None = None,
     scenarios: bool = False,
     policy_cmd: str | None = None,
+    policy_url: str | None = None,
     recorded: Path | None = None,
     html: Path | None = None,
     out: Path | None = None,
@@ -63,14 +65,18 @@ def compare(
     """Score several policies on the same cases and say what differs; `compare --json`'s form.
 
     policy_cmd is an external controller (JSON lines on standard input and output, no shell);
-    recorded is a file of recorded outputs. html and out are where page and JSON are written.
+    policy_url is one behind HTTP; recorded is a file of recorded outputs. html and out are where
+    page and JSON are written.
     """
+    files.ensure_replaceable(out, ".json")
+    files.ensure_replaceable(html, ".html")
     wanted = _once(names)
     task = task or sources.task_of(wanted, home)
     found = [sources.find(n, home, task) for n in wanted]
     name = sources.common_task(found, task)
-    outside = _outside(found, name, layers, policy_cmd, recorded)
-    report, judged = _judge([*found, *outside], task, layers, data, cases, seed, scenarios)
+    with ExitStack() as held_open:
+        outside = _outside(found, name, layers, (policy_cmd, policy_url, recorded), held_open)
+        report, judged = _judge([*found, *outside], task, layers, data, cases, seed, scenarios)
     for row, source in zip(report["policies"], [*found, *outside], strict=True):
         row["efficiency"] = _efficiency(source)
         row["training"] = _training(source)
@@ -85,10 +91,6 @@ def compare(
 
         page = compare_page(report, runs=_reports(found))
         _write(html, lambda: files.write_bytes(html, page.encode()))
-    for source in outside:
-        close = getattr(source.entry.policy, "close", None)
-        if close is not None:
-            close()
     return report
 
 
@@ -113,6 +115,7 @@ def export(
         raise SettingsError(f"Unknown format {format!r}. Known: onnx.")
     if precision not in ("fp32", "fp16", "int8"):
         raise SettingsError(f"Unknown precision {precision!r}. Known: fp32, fp16, int8.")
+    files.ensure_replaceable(out, ".onnx")
     run = runs.find(home, source)
     learner, task, cfg, step = trained(run, checkpoint)
     suffix = "" if precision == "fp32" else f".{precision}"
@@ -177,8 +180,12 @@ def act(source: str, inputs: Mapping[str, Any] | None, *, home: Path = Path()) -
         rank = len(spec[name].shape) if name in spec and spec[name].batched else None
         try:
             array = np.asarray(value)
-        except ValueError as error:
-            raise SettingsError(f"Input {name!r} is no array of numbers: {error}.") from error
+        except ValueError:
+            raise SettingsError(f"Input {name!r} has rows of different lengths.") from None
+        if array.dtype == object:
+            raise SettingsError(f"Input {name!r} is no array of numbers.")
+        if array.ndim == 0 and name in spec and spec[name].shape == (1,):
+            array = array[None]
         arrays[name] = array[None] if rank is not None and array.ndim == rank else array
     batch = next((len(a) for n, a in arrays.items() if n in spec and spec[n].batched), 1)
     filled = checks.defaults(policy.signature, batch, rng, steps=steps)
@@ -283,12 +290,18 @@ def _once(names: Sequence[str]) -> list[str]:
 
 
 def _outside(
-    found: Sequence[Source], task: str, layers: Layers, command: str | None, recorded: Path | None
-) -> list[Source]:
-    """Return the external controllers; they have the signature of the first trained policy."""
-    from ganglion.export.external import CommandPolicy, RecordedPolicy
+    found: Sequence[Source], task: str, layers: Layers,
+    given: tuple[str | None, str | None, Path | None], held_open: ExitStack,
+) -> list[Source]:  # fmt: skip
+    """Return the external controllers; they have the signature of the first trained policy.
 
-    if command is None and recorded is None:
+    What they hold open is closed by `held_open`.
+    """
+    from ganglion.export.external import CommandPolicy, RecordedPolicy
+    from ganglion.export.remote import UrlPolicy
+
+    command, url, recorded = given
+    if command is None and url is None and recorded is None:
         return []
     signature = next((s.entry.policy.signature for s in found if s.entry.policy is not None), None)
     if signature is None:
@@ -300,8 +313,11 @@ def _outside(
             words = shlex.split(command)
         except ValueError as error:
             raise SettingsError(f"--policy-cmd cannot be read: {error}.") from error
-        policy = CommandPolicy(words, signature)
+        policy = held_open.enter_context(CommandPolicy(words, signature))
         outside.append(Source(Entry(f"command {words[0]}", "command", policy), task))
+    if url is not None:
+        remote = held_open.enter_context(closing(UrlPolicy(url, signature)))
+        outside.append(Source(Entry(f"url {url}", "url", remote), task))
     if recorded is not None:
         held = RecordedPolicy(recorded, signature)
         outside.append(Source(Entry(recorded.name, "recorded", held, files.sha256(recorded)), task))

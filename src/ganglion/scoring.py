@@ -16,7 +16,7 @@ from ganglion.core.errors import DataError
 from ganglion.core.settings import difference, digest
 from ganglion.train.settings import TaskSettings
 
-Kind = Literal["run", "onnx", "reference", "command", "recorded"]
+Kind = Literal["run", "onnx", "reference", "command", "url", "recorded"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ def scores_json(
         "metrics": [asdict(m) for m in made.metrics],
         "policies": [s.to_json() for s in nominal.scored],
         "scenarios": [s.to_json() for s in scenarios[1:]],
+        "scenario_note": getattr(made, "scenario_note", ""),
     }  # fmt: skip
 
 

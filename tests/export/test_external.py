@@ -33,13 +33,13 @@ def test_a_command_answers_batch_after_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("print('hello')", "gave a bad answer. It is not one line of JSON"),
+        ("print('hello')", "gave a bad answer. It is not JSON"),
         ("print(json.dumps([1]))", 'gave a bad answer. It has no "outputs"'),
         ("print(json.dumps({'outputs': {}}))", "Output 'y' is missing"),
         ("print(json.dumps({'outputs': {'y': [[1]]}}))", r"'y' has shape \(1, 1\); expected"),
         ("print(json.dumps({'outputs': {'y': [[1, 2], [3]]}}))", "'y' is no array of float32"),
         ("print(json.dumps({'outputs': {'y': 'high'}}))", "'y' is no array of float32"),
-        ('print(\'{"outputs": {"y": [[NaN, 1]]}}\')', "not one line of JSON with finite numbers"),
+        ('print(\'{"outputs": {"y": [[NaN, 1]]}}\')', "not JSON with finite numbers"),
         ('print(\'{"outputs": {"y": [[1e300, 1]]}}\')', "'y' is not finite"),
         ('print(\'{"outputs": {"y": [[null, 1]]}}\')', "'y' is not finite"),
         ("print('{}\\n{}')", "more than one line as its answer"),

@@ -19,6 +19,7 @@ from ganglion.core.errors import OutputError, SettingsError, unknown
 
 def evaluate(args: Namespace) -> int:
     """Score one policy and print its figures."""
+    files.ensure_replaceable(args.out, ".json")
     result = pipeline.evaluate(
         args.source, task=args.task, layers=_layers(args.settings), data=args.data,
         cases=args.cases, seed=args.seed, scenarios=args.scenarios, home=home(args),
@@ -38,8 +39,8 @@ def compare(args: Namespace) -> int:
     result = pipeline.compare(
         names, task=args.task, layers=_layers(words),
         data=args.data, cases=args.cases, seed=args.seed, scenarios=args.scenarios,
-        policy_cmd=args.policy_cmd, recorded=args.recorded, html=args.html, out=args.out,
-        home=home(args),
+        policy_cmd=args.policy_cmd, policy_url=args.policy_url, recorded=args.recorded,
+        html=args.html, out=args.out, home=home(args),
     )  # fmt: skip
     _tell(result, args.json)
     if args.json:
@@ -67,7 +68,13 @@ def export(args: Namespace) -> int:
         return 0
     write(f"{result['path']}  {size(result.get('bytes') or 0)}")
     if result.get("parity"):
-        write(f"largest difference to the trained policy: {number(result['parity']['max_abs'])}")
+        worst = number(result["parity"]["max_abs"])
+        write(f"largest difference to the trained policy: {worst}, in an output's own unit")
+        if result["precision"] != "fp32":
+            _aside(
+                args, "This file is not held to a tolerance; `ganglion evaluate "
+                f"{result['path']}` says what it is worth."
+            )  # fmt: skip
     return 0
 
 
@@ -97,7 +104,10 @@ def verify(args: Namespace) -> int:
 
 def act(args: Namespace) -> int:
     """Make one decision; the answer is JSON."""
-    write_json(pipeline.act(args.source, _inputs(args.input), home=home(args)), one_line=True)
+    answer = pipeline.act(args.source, _inputs(args.input), home=home(args))
+    if args.input is None:
+        _aside(args, "No --input, so this answers an example; `--input -` reads standard input.")
+    write_json(answer, one_line=True)
     return 0
 
 
@@ -179,6 +189,12 @@ def _tell_more(result: Mapping[str, Any]) -> None:
         who = list(dict.fromkeys(name for row in differs.values() for name in row))
         cells = [[k, *[str(row.get(w, "-")) for w in who]] for k, row in differs.items()]
         write("\n" + table(["setting", *who], cells))
+
+
+def _aside(args: Namespace, text: str) -> None:
+    """Tell a person something beside the answer."""
+    if not args.quiet:
+        sys.stderr.write(text + "\n")
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ def train(args: Namespace) -> int:
     from ganglion import pipeline
 
     parent = _warm_parent(args)
+    older = runs.named(home(args), args.name) if args.name else None
     outcomes = []
     for number in range(args.seeds):
         mine = registry.override(args.task, cfg, {"seed": cfg.seed + number})
@@ -38,6 +39,8 @@ def train(args: Namespace) -> int:
             workers=args.workers, progress=shown.counting("rows generated"),
         )  # fmt: skip
         shown.say(f"Run {run.id} in {run.folder} on {run.manifest['device']}")
+        if older is not None:
+            shown.say(f"{args.name!r} was the name of {older.id}; from now on it means this run.")
         try:
             outcome = pipeline.train(run, shown, strict=args.strict)
         except Preempted as stop:

@@ -195,6 +195,7 @@ def _compare(parser: Parser) -> None:
     parser.add_argument("--task", metavar="T", help="task, where no run says it")
     _cases(parser)
     parser.add_argument("--policy-cmd", metavar="CMD", help="also score a program (JSON lines)")
+    parser.add_argument("--policy-url", metavar="URL", help="also score a server (POST of JSON)")
     parser.add_argument("--recorded", type=Path, metavar="FILE", help="also score recorded answers")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
     _out(parser, "write the JSON form here")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ganglion.core.errors import OutputError
+from ganglion.core.errors import OutputError, SettingsError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota, file-size limit
 
@@ -83,6 +83,12 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             total.update(piece)
     return total.hexdigest()
+
+
+def ensure_replaceable(path: Path | None, suffix: str) -> None:
+    """SettingsError where `path` is there already and is no file of that kind, e.g. ".json"."""
+    if path is not None and path.exists() and (path.is_dir() or path.suffix != suffix):
+        raise SettingsError(f"{path} exists already and is no {suffix} file; choose another --out.")
 
 
 def ensure_writable(folder: Path) -> None:

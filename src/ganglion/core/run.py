@@ -279,6 +279,11 @@ def find(root: Path, text: str) -> Run:
     )
 
 
+def named(root: Path, name: str) -> Run | None:
+    """Return the newest run of that name, if there is one."""
+    return next((r for r in reversed(all_runs(root)) if _name(r) == name), None)
+
+
 def check_name(name: str) -> str:
     """Return `name` if it can name a run; RunError says what names look like."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name in ("latest",):

@@ -81,7 +81,7 @@ def merge(cls: type[Settings], layers: Sequence[Raw], where: str = "") -> dict[s
             out[name] = merge(field.annotation, [base, *said], inside)  # type: ignore[arg-type]
         elif said:
             out[name] = copy.deepcopy(said[-1])
-    return _drop_alternatives(cls, layers, out)
+    return _drop_alternatives(cls, layers, out, where)
 
 
 def _merge_variant(
@@ -107,11 +107,13 @@ def _merge_variant(
 
 
 def _drop_alternatives(
-    cls: type[Settings], layers: Sequence[Raw], out: dict[str, Any]
+    cls: type[Settings], layers: Sequence[Raw], out: dict[str, Any], where: str
 ) -> dict[str, Any]:
     group = cls.alternatives
     for layer in reversed(layers):
         chosen = [g for g in group if layer.get(g) is not None]
+        if len(chosen) > 1:
+            raise SettingsError(f"{where}{chosen[0]} and {where}{chosen[1]} exclude each other.")
         if chosen:
             for other in set(group) - set(chosen):
                 out[other] = None

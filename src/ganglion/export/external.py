@@ -67,7 +67,7 @@ class CommandPolicy:
         line = orjson.dumps({"inputs": arrays}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
         try:
             answer = self._exchange(line, time.monotonic() + self._timeout_s)
-            return _outputs(answer, self._signature, batch_of(arrays, self._signature))
+            return answer_of(answer, self._signature, batch_of(arrays, self._signature))
         except DataError as problem:
             self.close()
             raise ServiceError(f"The command {self._name!r} gave a bad answer. {problem}") from None
@@ -232,11 +232,12 @@ def _open(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _outputs(answer: bytes, signature: Signature, batch: int | None) -> dict[str, Array]:
+def answer_of(answer: bytes, signature: Signature, batch: int | None) -> dict[str, Array]:
+    """Read {"outputs": {...}} of `batch` rows; DataError where it is not what was asked for."""
     try:
         raw: Any = orjson.loads(answer)
     except orjson.JSONDecodeError:
-        raise DataError("It is not one line of JSON with finite numbers.") from None
+        raise DataError("It is not JSON with finite numbers.") from None
     found = raw.get("outputs") if isinstance(raw, dict) else None
     if not isinstance(found, dict):
         raise DataError('It has no "outputs".')

@@ -135,6 +135,7 @@ class Scenarios:
     goal: str
     policies: tuple[str, ...]
     rows: tuple[Scenario, ...]
+    note: str = ""
 
 
 def _scenarios(report: Json) -> Scenarios | None:
@@ -163,7 +164,8 @@ def _scenarios(report: Json) -> Scenarios | None:
                 entry.get("cases"), tuple(cells), grid(report, entry.get("policies") or []),
             )
         )  # fmt: skip
-    return Scenarios(goal.heading if goal else "", tuple(named), tuple(rows))
+    note = str(report.get("scenario_note") or "")
+    return Scenarios(goal.heading if goal else "", tuple(named), tuple(rows), note)
 
 
 def efficiency(policies: Sequence[Json], quotes: Sequence[Json]) -> list[tuple[str, ...]]:

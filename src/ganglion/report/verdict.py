@@ -34,7 +34,7 @@ class Tile:
 
 def trained(report: Json) -> Json | None:
     """Return the policy that the report is about: the first run, ONNX file or command."""
-    for kind in ("run", "onnx", "command"):
+    for kind in ("run", "onnx", "command", "url"):
         for policy in report.get("policies") or []:
             if policy.get("kind") == kind:
                 found: Json = policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +19,10 @@ from ganglion.train.settings import TrainSettings
 
 @dataclass
 class Progress:
-    """What a run has reached; part of every checkpoint. `offset` is the length of metrics.jsonl."""
+    """What a run has reached; part of every checkpoint. `offset` is the length of metrics.jsonl.
+
+    stale counts the validations in which neither the goal nor the loss was better than ever.
+    """
 
     updates: int = 0
     best: float | None = None
@@ -26,6 +30,7 @@ class Progress:
     stale: int = 0
     offset: int = 0
     finished: bool = False
+    least_loss: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that `Progress(**form)` reads back."""
@@ -94,10 +99,12 @@ def _judge(learner: Learner, validation: Validation, progress: Progress, journal
     metrics = {**learner.loss(validation.data), **validation.judge(learner.policy())}
     value = float(metrics.get(goal.name, np.nan))
     new_best = better(goal, value, progress.best)
+    progress.stale += 1
     if new_best:
         progress.best, progress.best_step, progress.stale = value, learner.step, 0
-    else:
-        progress.stale += 1
+    loss = float(metrics.get("loss", np.nan))
+    if math.isfinite(loss) and (progress.least_loss is None or loss < progress.least_loss):
+        progress.least_loss, progress.stale = loss, 0
     learner.observe(value if goal.better == "lower" else -value)
     journal.judged(learner.step, metrics, time.perf_counter() - began, new_best)
     return new_best

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from ganglion.core.settings import Settings, setting
+
+LARGEST = 2**63 - 1  # of a seed: what JSON readers agree on
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class DataSettings(Settings):
@@ -15,7 +21,9 @@ class DataSettings(Settings):
     train: int = setting(10_000, "Training rows. More of them against overfitting.", ge=1)
     validation: int = setting(1_000, "Rows that early stopping and the best checkpoint see.", ge=1)
     test: int = setting(1_000, "Rows that only the report reads, once.", ge=1)
-    seed: int = setting(42, "Seed of the generator's streams; another seed is other data.", ge=0)
+    seed: int = setting(
+        42, "Seed of the generator's streams; another seed is other data.", ge=0, le=LARGEST
+    )
     shard: int = setting(
         1_000, "Rows drawn from one stream. Part of the data's identity; leave it.", ge=1
     )
@@ -49,8 +57,8 @@ class TrainSettings(Settings):
         "twentieth of the run.", ge=1,
     )  # fmt: skip
     patience: int = setting(
-        0, "Validations without a better value before training stops early; 0 is never. 5-10 for "
-        "a quick look, 20 to be sure.", ge=0,
+        0, "Validations in which neither the goal nor the loss is better than ever before training "
+        "stops early; 0 is never. 5-10 for a quick look, 20 to be sure.", ge=0,
     )  # fmt: skip
     block: int = setting(
         20, "Steps between two looks at the device (metrics, the non-finite guard, signals). "
@@ -119,7 +127,7 @@ class OptimSettings(Settings):
         1e-3, "Peak learning rate. 1e-3 suits small nets; halve it when the loss oscillates or "
         "turns NaN, raise it when the loss creeps.", gt=0.0, le=10.0,
     )  # fmt: skip
-    betas: tuple[float, float] = setting((0.9, 0.999), "Decay of the two moment averages.")
+    betas: tuple[Decay, Decay] = setting((0.9, 0.999), "Decay of the two moment averages.")
     weight_decay: float = setting(
         0.0, "Decoupled decay of matrices (never of biases, norms and scalars); .01-.1 against "
         "overfitting, 0 when underfitting.", ge=0.0, le=10.0,
@@ -166,11 +174,22 @@ class TaskSettings(Settings):
         "train.nonfinite_limit", "export.tolerance", "export.parity_inputs",
     )  # fmt: skip
 
-    seed: int = setting(0, "Seed of initialisation, batch order and every draw of training.", ge=0)
+    seed: int = setting(
+        0, "Seed of initialisation, batch order and every draw of training.", ge=0, le=LARGEST
+    )
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     optim: OptimSettings = OptimSettings()
     export: ExportSettings = ExportSettings()
+
+    @model_validator(mode="after")
+    def _passes(self) -> Self:
+        if self.data.fresh and self.train.epochs:
+            raise ValueError(
+                "train.epochs counts passes over a dataset, but data.fresh=true draws new rows at "
+                "every step; choose train.steps, or data.fresh=false"
+            )
+        return self
 
     @classmethod
     def preset(cls, name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from ganglion.tasks.control.plant import (
 )
 from ganglion.tasks.control.problem import ProblemSettings, installed
 from ganglion.tasks.control.rocket.settings import FuelLoss, PlanSettings, RocketSettings
-from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings
+from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings, Width
 
 _STEPS = (
     "Controls in a whole task. dt = horizon_s / num_steps (0.05 s) everywhere; the Runge-Kutta "
@@ -148,7 +148,7 @@ class FeedbackSettings(Settings):
     """pi(e, t): one control from state, target and time left, applied in closed loop."""
 
     kind: Literal["feedback"] = "feedback"
-    hidden: tuple[int, ...] = setting(
+    hidden: tuple[Width, ...] = setting(
         (48, 48), "Widths of the SiLU layers. Wider for a lower gap, narrower for latency.",
         min_length=1, max_length=8,
     )  # fmt: skip
@@ -158,7 +158,7 @@ class MlpSettings(Settings):
     """A whole sequence of controls at once: the baseline of the recursive controller."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = setting(
+    hidden: tuple[Width, ...] = setting(
         (256, 256), "Widths of the SiLU layers of the sequence baseline.", min_length=1,
         max_length=8,
     )  # fmt: skip
@@ -199,7 +199,7 @@ class ActorCriticLoss(Settings):
         "What closes a window: a net that learns the policy's own cost to go, or the "
         "optimal one from dynamic programming (pendulum only), which shows every way up.",
     )
-    critic_hidden: tuple[int, ...] = setting(
+    critic_hidden: tuple[Width, ...] = setting(
         (64, 64), "Widths of the critic's SiLU layers.", min_length=1, max_length=8
     )
     critic_lr: float = setting(
@@ -388,6 +388,11 @@ class Config(TaskSettings):
                 f"loss.critic=grid needs dynamic programming, which {self.problem.kind} has none "
                 "of; choose loss.critic=learned"
             )
+        if isinstance(self.loss, ImitationLoss) and self.data.fresh:
+            raise ValueError(
+                f"loss.kind={self.loss.kind} learns from labels, which fresh draws have none of; "
+                "choose data.fresh=false"
+            )
         if self.evaluation.mismatch != 1.0 and self.problem.plant().uncertain is None:
             raise ValueError(
                 f"evaluation.mismatch: {self.problem.kind} has no uncertain parameter; try "
@@ -421,6 +426,11 @@ class Config(TaskSettings):
         """Return the layer of preset `name`; model and recipe follow from the problem."""
         if name in _GUIDE:
             return _guide(*_GUIDE[name])
+        imitates = str(said.get("loss", {}).get("kind", "cost")).startswith("imitation")
+        return combine([cls._recipe(name, said), {"data": {"fresh": False}} if imitates else {}])
+
+    @staticmethod
+    def _recipe(name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
         problem, model = said.get("problem", {}), said.get("model", {})
         if problem.get("kind") == "rocket_landing":
             return _layer(_ROCKET, name)

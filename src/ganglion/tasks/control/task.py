@@ -45,6 +45,10 @@ class Control:
         "portrait": "The policy over the optimal flow and control (colour) at the beginning.",
         "refinement": "Cost above the optimum after every cycle, to four times those trained.",
     }
+    scenario_note = (
+        "A policy that answers with a whole sequence (trc, mlp, admm) is judged by one call at the "
+        "start, without feedback; its closed loop is in the closed_ columns."
+    )
     goal = evaluation.GAP
 
     def __init__(self, settings: Config) -> None:
