@@ -264,7 +264,7 @@ class Config(TaskSettings):
         """Return the layer of preset `name`; model and recipe follow from the problem."""
         if name in _GUIDE:
             return _guide(*_GUIDE[name])
-        imitates = said.get("loss", {}).get("kind", "cost") != "cost"
+        imitates = str(said.get("loss", {}).get("kind", "cost")).startswith("imitation")
         return combine([cls._recipe(name, said), {"data": {"fresh": False}} if imitates else {}])
 
     @staticmethod
