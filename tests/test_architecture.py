@@ -32,7 +32,7 @@ LAYERS = (  # a module imports from its own layer and those before it
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FREE = ("", "__main__")  # `import ganglion` itself, and `python -m ganglion`
 # Where an error of any kind may be turned into an answer: the borders of a process.
-BORDERS = {"cli.main"}
+BORDERS = {"cli.main", "tasks.control.problem.installed"}  # the latter: code of others
 
 
 @cache

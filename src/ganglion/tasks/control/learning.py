@@ -32,7 +32,8 @@ def make(task: Control, data: Arrays | None, device: str, seed: int, ranks: Rank
     """Build the learner of `task`; `data` None draws fresh starts at each step."""
     cfg = task.settings
     net = cfg.model
-    assert not isinstance(net, PlanSettings)  # the lander's task makes its own
+    if isinstance(net, PlanSettings):
+        raise TypeError("the lander's task makes its own learner")
     module = initialised(seed, lambda: model.build(net, task.plant))
     if isinstance(cfg.loss, ActorCriticLoss):
         return _actor_critic(task, cfg.loss, module, device, seed)
