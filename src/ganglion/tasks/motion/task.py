@@ -1,0 +1,100 @@
+"""The task motion: what is learned from what, and how a policy is judged. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ganglion.core.contracts import Arrays, Learner, Metric, Policy, Ranks
+from ganglion.tasks.motion import evaluation, references
+from ganglion.tasks.motion.config import Config
+from ganglion.tasks.motion.world import World, make
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DISTURBED: Mapping[str, Mapping[str, Any]] = {
+    "nominal": {},
+    "timestep_2ms": {"evaluation.substeps": 10},
+    "friction_0.7": {"evaluation.friction": 0.7},
+    "friction_1.3": {"evaluation.friction": 1.3},
+    "mass_0.9": {"evaluation.mass": 0.9},
+    "mass_1.1": {"evaluation.mass": 1.1},
+    "push_0.3": {"evaluation.push": 0.3},
+    "sensor_noise": {"evaluation.sensor_noise": 1.0},
+}
+
+
+class Motion:
+    """Joint targets for one robot that make it perform its reference motions."""
+
+    captions: ClassVar[Mapping[str, str]] = {
+        "strip": "Policy (colour) beside the reference (grey), from above left, over one episode.",
+        "joints": "Joint angles of one episode: policy and reference.",
+    }
+
+    def __init__(self, settings: Config) -> None:
+        self._settings = settings
+        commanded = settings.problem.goal == "command"
+        self.metrics = evaluation.COMMAND if commanded else evaluation.TRACKING
+        self.goal: Metric = self.metrics[0]
+        self.scenarios: Mapping[str, Mapping[str, Any]] = _DISTURBED
+        kinematic = settings.loss.kind == "cloning"
+        self.scenario_note = (
+            "Kinematic only: this policy copies the clip's joint angles and has never been in "
+            "physics; the figures above say what happens there."
+            if kinematic
+            else ""
+        )
+
+    @property
+    def settings(self) -> Config:
+        return self._settings
+
+    @cached_property
+    def world(self) -> World:
+        """Robot, clips and rules, built when they are first needed."""
+        return make(self._settings)
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of each array of the data."""
+        return {"joints": "rad", "tilt": "rad", "speeds": "m/s, rad/s", "frame": "1", "clip": "1"}
+
+    def generate(self, count: int, split: str, rng: np.random.Generator) -> Arrays:
+        """Draw `count` starts of episodes."""
+        return evaluation.case_arrays(self.world, count, self._settings.problem.start_noise, rng)
+
+    def learner(self, data: Arrays | None, device: str, seed: int, ranks: Ranks) -> Learner:
+        from ganglion.tasks.motion.learning import make  # torch begins here
+
+        return make(self, data, device, seed, ranks)
+
+    def references(self) -> Mapping[str, Policy]:
+        """Return oracle (the reference itself), standing, and open_loop and cloning."""
+        return references.references(self.world.seen, self.world.reference)
+
+    def evaluate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> Arrays:
+        """Run an episode from every start; see `evaluation` for the columns."""
+        return evaluation.score(policy, self.world, cases, self._settings.evaluation, rng)
+
+    def decode(self, outputs: Arrays, inputs: Arrays) -> Arrays:
+        return outputs
+
+    def draw(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, Figure]:
+        """Return pictures by name."""
+        from ganglion.tasks.motion import view
+
+        return view.draw(self, policy, cases, rng)
+
+    def animate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> bytes:
+        """Return a GIF of policy and reference moving side by side."""
+        from ganglion.tasks.motion import view
+
+        return view.animate(self, policy, cases, rng)
+
+
+TASK = Motion
