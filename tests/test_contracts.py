@@ -15,12 +15,35 @@ from ganglion.core.contracts import Arrays
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.onnx warns about its own internals
 
 # Settings that a task needs to be small, on top of `testing.SMALL`; kinds worth a run of their own.
+SHORT: dict[str, Any] = {
+    "evaluation": {"seconds": 0.6}, "train": {"batch_size": 32}, "loss": {"horizon": 4},
+}  # fmt: skip
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "control": {
         "standard": {},
         "imitation": {"data": {"fresh": False}, "model": "mlp", "loss": "imitation"},
         "moving": {"problem": {"target": "moving"}, "train": {"ema": 0.9}},
-    }
+    },
+    "motion": {
+        "standard": SHORT,
+        "disturbed": {
+            **SHORT,
+            "problem": {
+                "observation": "proprio",
+                "sensor_noise": 1.0,
+                "latency": 1,
+                "push": 0.3,
+                "randomise": 0.2,
+            },
+        },
+        "commanded": {
+            **SHORT,
+            "clip": {"kind": "sweep", "forward_steps": 2, "turn_steps": 1},
+            "problem": {"goal": "command", "action": "absolute"},
+            "loss": {"horizon": 4, "style": {"on": True, "hidden": [16], "batch": 16}},
+        },
+        "cloning": {"evaluation": {"seconds": 0.6}, "loss": "cloning"},
+    },
 }
 CASES = [
     pytest.param(name, layer, id=f"{name}-{variant}")

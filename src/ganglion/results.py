@@ -15,8 +15,15 @@ from ganglion import registry, scoring, sources
 from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
 from ganglion.core import settings as core_settings
-from ganglion.core.contracts import Arrays, Metric, Signature
-from ganglion.core.errors import DataError, GanglionError, OutputError, ServiceError, SettingsError
+from ganglion.core.contracts import Arrays, Metric, Policy, Signature, Task
+from ganglion.core.errors import (
+    DataError,
+    GanglionError,
+    OutputError,
+    ServiceError,
+    SettingsError,
+    unknown,
+)
 from ganglion.report.pairs import differences
 from ganglion.scoring import Entry, Scenario
 from ganglion.sources import Source
@@ -111,13 +118,13 @@ def export(
     from ganglion import finish
     from ganglion.session import trained
 
-    if format != "onnx":
-        raise SettingsError(f"Unknown format {format!r}. Known: onnx.")
     if precision not in ("fp32", "fp16", "int8"):
         raise SettingsError(f"Unknown precision {precision!r}. Known: fp32, fp16, int8.")
     files.ensure_replaceable(out, ".onnx")
     run = runs.find(home, source)
     learner, task, cfg, step = trained(run, checkpoint)
+    if format != "onnx":
+        return _foreign(format, run, learner.policy(), task, step, out)
     suffix = "" if precision == "fp32" else f".{precision}"
     path = out or run.folder / "export" / f"policy{suffix}.onnx"
     cases = scoring.nominal_cases(sources.data_of(run), "validation")
@@ -129,6 +136,19 @@ def export(
         "parity": None if parity is None else
         {"max_abs": parity.max_abs, "inputs": parity.inputs},
     }  # fmt: skip
+
+
+def _foreign(
+    format: str, run: runs.Run, policy: Policy, task: Task, step: int, out: Path | None
+) -> dict[str, Any]:
+    """Write a policy in one of the task's own formats (`task.exporters`)."""
+    known: Mapping[str, Any] = getattr(task, "exporters", {})
+    if format not in known:
+        raise SettingsError(unknown("format", format, ["onnx", *known]))
+    path = out or run.folder / "export" / f"policy.{format}.onnx"
+    card = {"task": run.config["task"], "run": run.id, "step": step, "format": format}
+    made = known[format](policy, path, card)
+    return {"digest": files.sha256(path), "step": step, "precision": "fp32", **made}
 
 
 def verify(source: str, *, home: Path = Path()) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def test_a_rollout_holds_what_happened() -> None:
     assert rollout.ended[5].all()
     assert not rollout.ended[4].any()
     place = rollout.raw_seen[5, 0] + rollout.action[5, 0]
-    assert float(rollout.following[5, 0]) == pytest.approx(
-        float(networks[1](place[None]).detach())
-    )
+    assert float(rollout.following[5, 0]) == pytest.approx(float(networks[1](place[None]).detach()))
     assert float(rollout.following[4, 0]) == pytest.approx(float(rollout.values[5, 0]))
 
 

@@ -153,7 +153,8 @@ class Task(Protocol):
     `settings` is the resolved settings object it was built from. Optional attributes that generic
     code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
-    out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`.
+    out), `exporters` (name -> function(policy, path, card): policy files for other runtimes),
+    `curves(policy, cases)` (quality over steps), `efficiency_quotes`.
     """
 
     metrics: Sequence[Metric]

@@ -259,7 +259,7 @@ class TrackingEnvironment:
     def _note(self, ids: NDArray[np.int64]) -> None:
         """Remember where robots that began anew are, as the beginning of their next transition."""
         if self._rules.commanded:
-            now = self._situation(torch.from_numpy(ids)).now
+            now = self._situation(ids).now
             self._before[torch.from_numpy(ids)] = style.features(now)
 
 

@@ -102,7 +102,7 @@ class Cloning:
         turn = 2.0 * np.pi * phase
         features = _harmonics(np.sin(turn), np.cos(turn))
         wanted = after[:, rules.robot.actuated]
-        self._weights: Floats = np.linalg.lstsq(features, wanted, rcond=None)[0]
+        self.weights: Floats = np.linalg.lstsq(features, wanted, rcond=None)[0]
 
     @property
     def signature(self) -> Signature:
@@ -111,7 +111,7 @@ class Cloning:
     def act(self, inputs: Arrays) -> Arrays:
         at = self.rules.layout.slice("phase")
         phase = np.asarray(inputs["observation"], np.float64)[:, at]
-        wanted = _harmonics(phase[:, 0], phase[:, 1]) @ self._weights
+        wanted = _harmonics(phase[:, 0], phase[:, 1]) @ self.weights
         return {"target": _bounded(self.rules, wanted)}
 
 

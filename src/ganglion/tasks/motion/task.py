@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -43,6 +44,9 @@ class Motion:
         self.goal: Metric = self.metrics[0]
         self.scenarios: Mapping[str, Mapping[str, Any]] = _DISTURBED
         kinematic = settings.loss.kind == "cloning"
+        self.exporters: Mapping[str, Callable[..., dict[str, Any]]] = {
+            name: partial(self._export, name) for name in ("plain", "mjlab", "openduck")
+        }
         self.scenario_note = (
             "Kinematic only: this policy copies the clip's joint angles and has never been in "
             "physics; the figures above say what happens there."
@@ -83,6 +87,14 @@ class Motion:
 
     def decode(self, outputs: Arrays, inputs: Arrays) -> Arrays:
         return outputs
+
+    def _export(
+        self, profile: str, policy: Policy, path: Path, card: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write a trained policy for the runtime of another system."""
+        from ganglion.tasks.motion import profiles
+
+        return profiles.EXPORTERS[profile](policy.module, self.world, path, card)  # type: ignore[attr-defined]
 
     def draw(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, Figure]:
         """Return pictures by name."""

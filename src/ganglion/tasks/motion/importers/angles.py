@@ -68,7 +68,7 @@ def rooted(robot: Robot, joint_pos: Floats) -> tuple[Floats, Floats]:
                 sole, heading = _stand(robot, place[t], turned[t], lower, root_pos[t - 1], tilt)
             carrier = lower
         own = turned[t, carrier] @ flat[carrier].T  # the sole's upright frame, seen from the root
-        to_sole = _quaternion(own)
+        to_sole = quaternion_of(own)
         root_quat[t] = rotations.multiply(
             rotations.about_z(np.array(heading)), rotations.conjugate(to_sole)
         )
@@ -102,7 +102,7 @@ def _stand(
     return root + rotations.rotate(tilt, middle), float(np.arctan2(ahead[1], ahead[0]))
 
 
-def _quaternion(matrix: Floats) -> Floats:
+def quaternion_of(matrix: Floats) -> Floats:
     """Return the unit quaternion (4,) of a rotation matrix (3, 3)."""
     m = matrix
     rows = np.array([
