@@ -56,8 +56,9 @@ def after_training(
     untrained = _export_untrained(run, session, validation)
     stage("verify")
     measured = efficiency(exported.path)
-    stage("evaluate")
     onnx = OnnxPolicy(exported.path)
+    in_use = _in_use(session.task, policy, onnx, validation, session.cfg.seed)
+    stage("evaluate")
     entries = [
         Entry(str(run.manifest.get("name") or "policy"), "run", onnx, onnx.digest),
         *(Entry(name, "reference") for name in session.task.references()),
@@ -71,7 +72,7 @@ def after_training(
     report = {
         **scores,
         **_training(run, session, spent, scores),
-        "export": _export_verdict(exported, measured, session.cfg),
+        "export": {**_export_verdict(exported, measured, session.cfg), "in_use": in_use},
     }
     report["policies"][0]["efficiency"] = measured.to_json()
     curves = getattr(session.task, "curves", None)
@@ -131,6 +132,15 @@ def export_policy(
     target = path or run.folder / "export" / "policy.onnx"
     target.parent.mkdir(parents=True, exist_ok=True)
     return export(policy.module, policy.signature, target, card, precision=precision, checks=checks)
+
+
+def _in_use(task: Task, policy: Policy, onnx: Policy, cases: Arrays, seed: int) -> Any:
+    """Return what the task says of the file in use beside the trained policy; ExportError inside.
+
+    Small differences of single answers may grow where answers feed back through a world.
+    """
+    check = getattr(task, "same_in_use", None)
+    return None if check is None else check(policy, onnx, cases, seeds.rng(seed, "in use"))
 
 
 def _fill(policy: Policy, steps: Mapping[str, int]) -> dict[str, Any]:

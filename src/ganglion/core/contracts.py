@@ -154,7 +154,8 @@ class Task(Protocol):
     code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
     out), `exporters` (name -> function(policy, path, card): policy files for other runtimes),
-    `curves(policy, cases)` (quality over steps), `efficiency_quotes`.
+    `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
+    (figures of both in closed loop; ExportError where they differ), `efficiency_quotes`.
     """
 
     metrics: Sequence[Metric]

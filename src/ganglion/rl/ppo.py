@@ -93,10 +93,11 @@ class PpoLearner:
         sums: dict[str, Tensor] = {}
         parameters = list(self._both.parameters())
         done = bad = 0
-        moved: list[float] = []  # how far, minibatch by minibatch
+        moved: list[float] = []  # how far the policy has, in each part of the last pass
         for part in self._minibatches(rows, draw):
-            loss, terms, kl = self._loss(part)
-            moved.append(kl)
+            loss, terms = self._loss(part)
+            if done >= self._last_pass:
+                moved.append(self._divergence(part))
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             grads = [p.grad for p in parameters if p.grad is not None]
@@ -117,12 +118,12 @@ class PpoLearner:
         self._guard(bad, done)
         self.take_in(rollout)
         self._step += 1
-        used, last_pass = self._lr, moved[-self._ppo.minibatches :]
-        self._adapt(sum(last_pass) / len(last_pass))
+        used, kl = self._lr, sum(moved) / len(moved)
+        self._adapt(kl)
         means = {name: float(value) / max(1, done - bad) for name, value in sums.items()}
         return {**means, **style, **{k: float(v) for k, v in rollout.terms.items()},
                 "std": float(self._parts.actor.log_std.detach().exp().mean()),
-                "kl": sum(last_pass) / len(last_pass), "lr": used}  # fmt: skip
+                "kl": kl, "lr": used}  # fmt: skip
 
     def _collect(self, draw: torch.Generator) -> tuple[Rollout, dict[str, float]]:
         """Return a rollout, its rewards mixed with the style's where there is a prior."""
@@ -170,8 +171,21 @@ class PpoLearner:
                 picked = {k: v.index_select(0, chosen) for k, v in rows.items() if k != "log_std"}
                 yield {**picked, "log_std": rows["log_std"]}
 
-    def _loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], float]:
-        """Return the loss, its parts, and the divergence from the policy that acted."""
+    @property
+    def _last_pass(self) -> int:
+        """The first minibatch of the last pass."""
+        parts = min(self._ppo.minibatches, self._ppo.horizon * self.environment.count)
+        return (self._ppo.epochs - 1) * parts
+
+    @torch.no_grad()
+    def _divergence(self, part: dict[str, Tensor]) -> float:
+        """Return the mean divergence from the policy that acted."""
+        actor = self._parts.actor
+        mean = actor.layers(part["seen"])
+        return float(divergence(part["mean"], part["log_std"], mean, actor.log_std).mean())
+
+    def _loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its parts."""
         actor, critic, cfg = self._parts.actor, self._parts.critic, self._ppo
         mean, log_std = actor.layers(part["seen"]), actor.log_std
         ratio = torch.exp(log_probability(part["action"], mean, log_std) - part["log_prob"])
@@ -181,9 +195,7 @@ class PpoLearner:
         value_loss = (values - part["returns"]).square().mean()
         entropy = log_std.sum()  # up to a constant
         loss = surrogate + cfg.value_weight * value_loss - cfg.entropy * entropy
-        with torch.no_grad():
-            kl = float(divergence(part["mean"], part["log_std"], mean, log_std).mean())
-        return loss, {"surrogate": surrogate, "value_loss": value_loss}, kl
+        return loss, {"surrogate": surrogate, "value_loss": value_loss}
 
     def _adapt(self, kl: float) -> None:
         """Lower the rate where the policy moved too far, raise it where it hardly moved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,33 +48,36 @@ def collect(
     """Act for `horizon` steps; noise (T, N, A) is standard normal, rng the environment's draws."""
     actor, critic = networks
     held: dict[str, list[Tensor]] = {}
-    log_std = actor.log_std
-    spread = log_std.exp()
+    finals: list[Tensor] = []
+    spread = actor.log_std.exp()
     observation, privileged = environment.observe()
-    terms: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for t in range(horizon):
-        seen, judged = actor.normaliser(observation), critic.normaliser(privileged)
+        seen = actor.normaliser(observation)
         mean = actor.layers(seen)
         action = mean + spread * noise[t]
         step = environment.step(action, rng)
-        ends = step.terminated | step.truncated
-        beyond = torch.zeros_like(step.reward)
-        if step.final.shape[0]:
-            beyond[step.truncated] = critic(step.final)
         row = {
-            "seen": seen, "judged": judged, "mean": mean, "action": action,
-            "values": critic.layers(judged).squeeze(-1), "rewards": step.reward, "ended": ends,
-            "beyond": beyond, "raw_seen": observation, "raw_judged": privileged,
+            "seen": seen, "mean": mean, "action": action, "rewards": step.reward,
+            "ended": step.terminated | step.truncated, "truncated": step.truncated,
+            "raw_seen": observation, "raw_judged": privileged,
         }  # fmt: skip
         if step.style is not None:
             row["style"] = step.style
         for name, value in row.items():
             held.setdefault(name, []).append(value)
-        for name, value in {**step.terms, "ended": ends.float()}.items():
-            terms[name] = terms.get(name, torch.zeros(())) + value.mean() / horizon
+        finals.append(step.final)
+        for name, value in step.terms.items():
+            sums[name] = sums[name] + value if name in sums else value
         observation, privileged = step.observation, step.privileged
     whole = {name: torch.stack(parts) for name, parts in held.items()}
-    after = torch.cat([whole["values"][1:], critic(privileged)[None]])
-    following = torch.where(whole["ended"], whole.pop("beyond"), after)
-    log_prob = log_probability(whole["action"], whole["mean"], log_std)
-    return Rollout(**{"style": None, **whole}, log_prob=log_prob, following=following, terms=terms)  # type: ignore[arg-type]
+    # the critic is not needed to act: all of it at once is cheaper
+    judged = critic.normaliser(torch.cat([whole["raw_judged"], privileged[None]]))
+    values = critic.layers(judged).squeeze(-1)
+    following = torch.where(whole["ended"], 0.0, values[1:])
+    following[whole.pop("truncated")] = critic(torch.cat(finals))
+    terms = {name: value.mean() / horizon for name, value in sums.items()}
+    terms["ended"] = whole["ended"].float().mean()
+    log_prob = log_probability(whole["action"], whole["mean"], actor.log_std)
+    parts: dict[str, Any] = {"style": None, **whole, "judged": judged[:-1], "values": values[:-1]}
+    return Rollout(**parts, log_prob=log_prob, following=following, terms=terms)

@@ -18,7 +18,7 @@ from PIL import Image
 from ganglion import registry
 from ganglion.core import metrics, seeds
 from ganglion.core.contracts import Ranks
-from ganglion.core.errors import DataError, SettingsError
+from ganglion.core.errors import DataError, ExportError, SettingsError
 from ganglion.tasks.motion import motion_file, view
 from ganglion.tasks.motion.task import Motion
 
@@ -308,6 +308,22 @@ def test_profiles_refuse_what_they_cannot_say(tmp_path: Path) -> None:
     proprio = task({"problem": {"observation": "proprio"}})
     with pytest.raises(SettingsError, match="for robots of 14 joints; minibiped has 10"):
         proprio.exporters["openduck"](trained(proprio).policy(), tmp_path / "x.onnx", {})
+
+
+def test_the_exported_file_in_physics_is_the_trained_policy(tmp_path: Path) -> None:
+    from ganglion.export.onnx_export import Checks, export
+    from ganglion.export.onnx_policy import OnnxPolicy
+
+    made = task()
+    policy = trained(made).policy()
+    path = tmp_path / "policy.onnx"
+    export(policy.module, policy.signature, path, {}, checks=Checks(rows=0))
+    rows = made.generate(8, "test", seeds.rng(0, "t"))
+    found = made.same_in_use(policy, OnnxPolicy(path), rows, seeds.rng(0, "u"))
+    ours, theirs = found["joint_rmse"]
+    assert theirs == pytest.approx(ours, rel=1e-3)
+    with pytest.raises(ExportError, match="In physics the exported file has tracking_error"):
+        made.same_in_use(policy, made.references()["standing"], rows, seeds.rng(0, "u"))
 
 
 # ---------------------------------------------------------------- pictures

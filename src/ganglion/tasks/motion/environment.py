@@ -6,7 +6,7 @@ they end when the robot no longer tracks, when a clamped clip ends, or by time. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,21 +66,20 @@ class TrackingEnvironment:
         self._failures = np.ones(len(self._bins))
         self._begin(np.arange(self.count), rng)
         self._age[:] = torch.from_numpy(rng.integers(0, practice.steps, self.count))
-        self._before = torch.zeros(self.count, 0)
-        if rules.commanded:
-            self._before = style.features(self._situation(slice(None)).now)
+        now = self._situation(slice(None))
+        self._after = now.next_joints
+        self._before = style.features(now.now) if rules.commanded else torch.zeros(self.count, 0)
         self._draw_noise(rng)
 
     # ------------------------------------------------------------ acting
 
     def observe(self) -> tuple[Tensor, Tensor]:
-        return self._both(self._situation(slice(None)))
+        return self._both(self._situation(slice(None)), slice(None))
 
     def step(self, action: Tensor, rng: np.random.Generator) -> Step:
         """Act, score, and begin anew where an episode ended."""
-        _, after, _ = self._reference.at(self._clip, self._frame)
-        wanted = mdp.target(self._rules, action, after)
-        done_action = mdp.action_of(self._rules, wanted, after)
+        wanted = mdp.target(self._rules, action, self._after)
+        done_action = mdp.action_of(self._rules, wanted, self._after)
         self._push(rng)
         self._physics.step(self._delivered(wanted))
         self._frame += 1
@@ -97,13 +96,17 @@ class TrackingEnvironment:
         final = self._final(situation, over)
         self._count_failures(failed)
         ended = np.flatnonzero((failed | over).numpy())
+        self._after = situation.next_joints
+        observation, privileged = self._both(replace(situation, last=self._last), slice(None))
         if len(ended):
             self._begin(ended, rng)
-            observation, privileged = self.observe()
-            self._note(ended)
-        else:
-            fresh = Situation(**{**vars(situation), "last": self._last})
-            observation, privileged = self._both(fresh)
+            anew = self._situation(ended)
+            same = observation is privileged
+            observation[ended], privileged[ended] = self._both(anew, ended)
+            observation = privileged if same else observation
+            self._after[ended] = anew.next_joints
+            if self._rules.commanded:
+                self._before[ended] = style.features(anew.now)
         reward = torch.nan_to_num(total, nan=0.0)
         return Step(observation, privileged, reward, failed, over, final, moved, parts)
 
@@ -150,12 +153,12 @@ class TrackingEnvironment:
     def _commands(self, clip: Tensor) -> Tensor:
         return torch.from_numpy(self._reference.commands.astype(np.float32))[clip]
 
-    def _both(self, situation: Situation) -> tuple[Tensor, Tensor]:
+    def _both(self, situation: Situation, rows: Any) -> tuple[Tensor, Tensor]:
         judged = mdp.observation(self._rules, situation)
         same = self._seen is self._rules
         seen = judged if same else mdp.observation(self._seen, situation)
         if self._practice.sensor:
-            seen = seen + self._noise
+            seen = seen + self._noise[rows]
         return seen, judged
 
     # ------------------------------------------------------------ disturbances
@@ -256,14 +259,8 @@ class TrackingEnvironment:
         self._before = after
         return found
 
-    def _note(self, ids: NDArray[np.int64]) -> None:
-        """Remember where robots that began anew are, as the beginning of their next transition."""
-        if self._rules.commanded:
-            now = self._situation(ids).now
-            self._before[torch.from_numpy(ids)] = style.features(now)
 
-
-_HELD = ("clip", "frame", "age", "last", "late", "delay", "failures", "before")
+_HELD = ("clip", "frame", "age", "last", "late", "delay", "failures", "before", "after")
 
 
 def _bins(reference: Reference) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 class _Level:
     """The links of one depth: a body has one link per joint, or one without a joint.
 
-    parent (L,) indexes the links of the level before; joint (L,) the joints, J where none.
+    parent (L,) indexes the links of the level before; joint (L,) the joints, -1 where none.
     """
 
     parent: NDArray[np.int64]
@@ -37,6 +37,13 @@ class _Level:
     anchored: bool
     slides: bool
     turned: bool
+    moved: bool
+    straight: bool  # link i hangs on link i of the level before
+
+    @property
+    def jointed(self) -> bool:
+        """Whether any link has a joint."""
+        return bool((self.joint >= 0).any())
 
 
 class Kinematics:
@@ -92,13 +99,16 @@ class Kinematics:
 
 def _descend(above: Any, level: _Level, held: Any, turns: Values, slid: Values) -> Any:
     """Return positions and matrices of one level from those above it."""
-    position, matrix = above
-    p, r = position[:, level.parent], matrix[:, level.parent]
-    p = p + _apply(r, held["position"])
-    r = r @ held["rotation"] if level.turned else r
-    own = level.joint < turns.shape[1]
-    if not own.any():
+    p, r = above
+    if not level.straight:
+        p, r = p[:, level.parent], r[:, level.parent]
+    if level.moved:
+        p = p + _apply(r, held["position"])
+    if level.turned:
+        r = r @ held["rotation"]
+    if not level.jointed:
         return p, r
+    own = level.joint >= 0
     if level.slides:
         padded = namespace(slid).concatenate([slid, 0.0 * slid[:, :1]], -1)
         p = p + _apply(r, held["axis"]) * padded[:, level.joint][..., None]
@@ -166,7 +176,6 @@ def _levels(
         while body not in wanted:
             wanted.add(body)
             body = int(model.body_parentid[body])
-    none = len(number)
     place = {root: (0, 0)}
     rows: list[list[tuple[int, int, Floats, Floats, Floats, Floats]]] = []
     for body in sorted(wanted - {root}):  # parents come before their children
@@ -180,14 +189,18 @@ def _levels(
             anchor = model.jnt_pos[j].copy() if hinge else np.zeros(3)
             while len(rows) <= depth:
                 rows.append([])
-            rows[depth].append((link, number.get(j, none), rotation, pos, axis, anchor))
+            rows[depth].append((link, number.get(j, -1), rotation, pos, axis, anchor))
             depth, link = depth + 1, len(rows[depth]) - 1
             pos, rotation = np.zeros(3), np.eye(3)
         place[body] = (depth, link)
-    levels = []
+    levels: list[_Level] = []
     for row in rows:
         parts = [np.array([link[k] for link in row]) for k in range(6)]
-        flags = (bool(parts[5].any()), bool(parts[4].any()), bool((parts[2] != np.eye(3)).any()))
+        above = len(levels[-1].parent) if levels else 1
+        flags = (
+            bool(parts[5].any()), bool(parts[4].any()), bool((parts[2] != np.eye(3)).any()),
+            bool(parts[3].any()), parts[0].tolist() == list(range(above)),
+        )  # fmt: skip
         levels.append(_Level(*parts, *flags))  # type: ignore[arg-type, call-arg]
     return levels, [place[b] for b in bodies]
 

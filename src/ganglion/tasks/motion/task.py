@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ganglion.core import metrics, seeds
 from ganglion.core.contracts import Arrays, Learner, Metric, Policy, Ranks
+from ganglion.core.errors import ExportError
 from ganglion.tasks.motion import evaluation, references
 from ganglion.tasks.motion.config import Config
 from ganglion.tasks.motion.world import World, make
@@ -17,6 +19,7 @@ from ganglion.tasks.motion.world import World, make
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_IN_USE = 16  # episodes in which exported and trained policy are compared
 _DISTURBED: Mapping[str, Mapping[str, Any]] = {
     "nominal": {},
     "timestep_2ms": {"evaluation.substeps": 10},
@@ -84,6 +87,30 @@ class Motion:
     def evaluate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> Arrays:
         """Run an episode from every start; see `evaluation` for the columns."""
         return evaluation.score(policy, self.world, cases, self._settings.evaluation, rng)
+
+    def same_in_use(
+        self, trained: Policy, exported: Policy, cases: Arrays, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """Run both through the same episodes; ExportError where their figures differ.
+
+        Allowed: a hundredth in shares of episodes, two hundredths of anything else. Returns each
+        metric as [trained, exported].
+        """
+        few = {k: np.asarray(v)[:_IN_USE] for k, v in cases.items()}
+        seed = int(rng.integers(1 << 62))
+        found = []
+        for policy in (trained, exported):
+            rows = self.evaluate(policy, few, seeds.rng(seed, "in use"))
+            found.append({m.name: metrics.mean(rows, m) for m in self.metrics})
+        for metric in self.metrics:
+            old, new = (f[metric.name] for f in found)
+            limit = 0.01 if metric.percent else 0.02 * abs(old) + 1e-6
+            if abs(new - old) > limit:
+                raise ExportError(
+                    f"In physics the exported file has {metric.name} {new:.4g}, the trained policy "
+                    f"{old:.4g}; they may differ by {limit:.2g}."
+                )
+        return {m.name: [f[m.name] for f in found] for m in self.metrics}
 
     def decode(self, outputs: Arrays, inputs: Arrays) -> Arrays:
         return outputs

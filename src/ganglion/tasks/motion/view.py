@@ -230,6 +230,6 @@ def _joints(task: Motion, ours: Floats, theirs: Floats, alive: Any) -> Figure:
         axes.set_ylabel("rad", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        if i == 0:
-            axes.legend(frameon=False, fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", frameon=False,
+                  fontsize=9, ncols=2)  # fmt: skip
     return figure
