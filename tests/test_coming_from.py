@@ -21,6 +21,8 @@ from ganglion.commands.common import resolved
 from ganglion.core.dataset import open_dataset
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.tasks.control.plant import DoubleIntegrator
+from ganglion.tasks.motion import gait
+from ganglion.tasks.motion.robot import builtin
 from ganglion.train import checkpoint
 from test_docs import COMING, ROOT, commands
 
@@ -29,6 +31,9 @@ SMALL = {  # a net of two steps, asked for more cycles than trained, amplifies r
     "train": ["train.epochs=2", "data.train=64", "data.validation=32", "data.test=32",
               "train.tensorboard=false", "export.parity_inputs=20", "export.tolerance=0.01"],
     "generate": ["data.train=96", "data.validation=32", "data.test=32"],
+    "train motion": ["train.steps=2", "train.batch_size=96", "data.validation=4", "data.test=4",
+                     "train.tensorboard=false", "train.eval_every=2", "evaluation.seconds=0.5",
+                     "export.parity_inputs=20"],
 }  # fmt: skip
 
 
@@ -38,6 +43,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coming-from")
     before = Path.cwd()
     os.chdir(folder)
+    walk = gait.clip(builtin("minibiped"), gait.Gait())
+    np.save("gait.npy", walk.at(np.arange(97))[2])
+    np.save("random.npy", np.random.default_rng(0).standard_normal((1000, 10)))
     try:
         for line in COMMANDS:
             _run(line, folder)
@@ -62,7 +70,7 @@ def _run(line: str, folder: Path) -> None:
         w.replace("python examples/external_controller.py", f"{sys.executable} {script}")
         for w in words
     ]
-    small = SMALL.get(words[0], [])
+    small = SMALL.get(" ".join(words[:2]), SMALL.get(words[0], []))
     if "quick" in words:  # its rows are fresh draws, which have no epochs
         small = [w.replace("train.epochs=2", "train.steps=20") for w in small]
     assert main([*words, *small, "--quiet"]) == 0, line
@@ -241,3 +249,31 @@ def test_the_exported_file_answers_as_the_run(home: Path) -> None:
 def test_the_page_runs_every_command_it_shows() -> None:
     verbs = {shlex.split(line)[1] for line in COMMANDS}
     assert verbs >= {"train", "generate", "data", "config", "evaluate", "compare", "export"}
+
+
+# ---------------------------------------------------------------- motion
+
+
+def test_the_form_of_motion_is_the_preset_guide() -> None:
+    from ganglion import registry
+
+    assert settings("ganglion train motion --preset guide") == registry.resolve("motion", "guide")
+
+
+def test_the_plain_file_of_motion_maps_input_to_output(home: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(home / "policy_form.onnx"))
+    (given,), (gives,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, gives.name) == ("input", "output")
+    assert given.shape[0] == gives.shape[0] == "batch"
+    for batch in (1, 5):
+        seen = np.zeros((batch, given.shape[1]), np.float32)
+        assert session.run(None, {"input": seen})[0].shape == (batch, 10)
+
+
+def test_a_random_array_is_cloned_and_its_report_says_so(home: Path) -> None:
+    reports = [json.loads(p.read_text()) for p in home.glob("runs/motion/*/report/report.json")]
+    notes = {r["run"]["name"]: r["scenario_note"] for r in reports}
+    assert "Kinematic only" in notes["random"]
+    assert notes["real"] == ""

@@ -331,7 +331,8 @@ _COMMAND = {
 }
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
-        "robot": {"planar": True}, "train": {"steps": 17, "eval_every": 17},
+        "robot": {"planar": True},
+        "train": {"steps": 49, "batch_size": 2_048, "eval_every": 49},
     },
     "quick": {"train": {"steps": 98, "eval_every": 49}},
     "standard": {},
