@@ -78,7 +78,7 @@ def test_a_starting_rate_beyond_the_bounds_widens_them() -> None:
 
 
 def test_the_number_of_environments_follows_from_batch_and_horizon() -> None:
-    assert registry.resolve("motion", "quick").environments == 256  # type: ignore[attr-defined]
+    assert registry.resolve("motion", "quick").environments == 128  # type: ignore[attr-defined]
     assert task().settings.environments == 4
     assert task().learner(None, "cpu", 0, Ranks()).environment.count == 4  # type: ignore[attr-defined]
 

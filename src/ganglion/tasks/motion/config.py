@@ -251,7 +251,7 @@ class Config(TaskSettings):
     loss: PpoLoss | CloningLoss = variant(PpoLoss(), "How the policy learns.")
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings(fresh=True, validation=16, test=64, shard=64)
-    train: TrainSettings = TrainSettings(steps=244, batch_size=6_144, eval_every=50)
+    train: TrainSettings = TrainSettings(steps=488, batch_size=3_072, eval_every=122)
     optim: OptimSettings = OptimSettings(lr=1e-3, schedule="none")
 
     @model_validator(mode="after")
@@ -310,7 +310,7 @@ class Config(TaskSettings):
         """Return the layer of preset `name`."""
         layers = [_PRESETS[name]]
         if said.get("problem", {}).get("goal") == "command":
-            layers.append(_COMMAND)
+            layers.append(_COMMAND if name != "gpu" else _COMMAND_GPU)
         if said.get("loss", {}).get("kind") == "cloning" and name != "clone":
             layers.append(_PRESETS["clone"])
         return combine(layers)
@@ -327,21 +327,23 @@ def _digest(path: Path) -> str:
 _COMMAND = {
     "clip": {"kind": "sweep"},
     "problem": {"action": "absolute"},
-    "loss": {"kind": "ppo", "style": {"on": True}},
+    # a discriminator that a processor can train; the defaults are for a GPU
+    "loss": {"kind": "ppo", "style": {"on": True, "hidden": [256, 128], "batch": 512, "steps": 2}},
 }
+_COMMAND_GPU = {**_COMMAND, "loss": {"kind": "ppo", "style": {"on": True}}}
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
         "robot": {"planar": True},
         "train": {"steps": 49, "batch_size": 2_048, "eval_every": 49},
     },
-    "quick": {"train": {"steps": 98, "eval_every": 49}},
+    "quick": {"train": {"steps": 132, "eval_every": 66}},
     "standard": {},
     "max": {
         "problem": {
             "observation": "proprio", "sensor_noise": 1.0, "latency": 1, "push": 0.3,
             "randomise": 0.2,
         },
-        "train": {"steps": 651, "eval_every": 93},
+        "train": {"steps": 651, "batch_size": 6_144, "eval_every": 93},
     },
     "gpu": {
         "clip": {"kind": "sweep"},

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ganglion.rl.environment import Step
 from ganglion.tasks.motion import mdp, style
-from ganglion.tasks.motion.kinematics import Floats
 from ganglion.tasks.motion.mdp import Rules, Situation
 from ganglion.tasks.motion.physics import Physics
 from ganglion.tasks.motion.reference import Pose, Reference, pose_of
@@ -54,21 +53,27 @@ class TrackingEnvironment:
         self._physics, self._reference, self._practice = physics, reference, practice
         self._rules, self._seen = rules, seen  # what the critic and what the actor sees
         self.count = len(physics.qpos)
+        self._device = getattr(physics.qpos, "device", torch.device("cpu"))
+        self._resident = isinstance(physics.qpos, Tensor)  # else NumPy arrays on the CPU
         self.observations, self.privileged = seen.layout.size, rules.layout.size
         self.actions = len(rules.robot.actuated)
-        self._clip = torch.zeros(self.count, dtype=torch.int64)
-        self._frame = torch.zeros(self.count, dtype=torch.int64)
-        self._age = torch.zeros(self.count, dtype=torch.int64)
-        self._last = torch.zeros(self.count, self.actions)
-        self._late = torch.zeros(self.count, self.actions)
-        self._delay = torch.zeros(self.count, dtype=torch.int64)
+        self._clip = torch.zeros(self.count, dtype=torch.int64, device=self._device)
+        self._frame = torch.zeros_like(self._clip)
+        self._age = torch.zeros_like(self._clip)
+        self._last = torch.zeros(self.count, self.actions, device=self._device)
+        self._late = torch.zeros_like(self._last)
+        self._delay = torch.zeros_like(self._clip)
         self._bins = _bins(reference)
         self._failures = np.ones(len(self._bins))
         self._begin(np.arange(self.count), rng)
-        self._age[:] = torch.from_numpy(rng.integers(0, practice.steps, self.count))
+        self._age[:] = self._sent(rng.integers(0, practice.steps, self.count))
         now = self._situation(slice(None))
         self._after = now.next_joints
-        self._before = style.features(now.now) if rules.commanded else torch.zeros(self.count, 0)
+        self._before = (
+            style.features(now.now)
+            if rules.commanded
+            else torch.zeros(self.count, 0, device=self._device)
+        )
         self._draw_noise(rng)
 
     # ------------------------------------------------------------ acting
@@ -95,7 +100,7 @@ class TrackingEnvironment:
         assert isinstance(total, Tensor)
         final = self._final(situation, over)
         self._count_failures(failed)
-        ended = np.flatnonzero((failed | over).numpy())
+        ended = np.flatnonzero((failed | over).cpu().numpy())
         self._after = situation.next_joints
         observation, privileged = self._both(replace(situation, last=self._last), slice(None))
         if len(ended):
@@ -123,13 +128,13 @@ class TrackingEnvironment:
         return found
 
     def _at_end(self) -> Tensor:
-        last = self._reference.last(self._clip.numpy())
-        return self._frame >= torch.from_numpy(last)
+        last = self._reference.last(self._clip.cpu().numpy())
+        return self._frame >= self._sent(last)
 
     def _final(self, situation: Situation, over: Tensor) -> Tensor:
         """Return what the critic sees of the episodes that time ended, before they begin anew."""
         if not over.any():
-            return torch.zeros(0, self.privileged)
+            return torch.zeros(0, self.privileged, device=self._device)
         parts = {k: v for k, v in vars(situation).items() if not isinstance(v, Pose)}
         chosen = {k: v[over] for k, v in parts.items()}
         poses = {
@@ -144,14 +149,13 @@ class TrackingEnvironment:
     def _situation(self, rows: Any) -> Situation:
         clip, frame = self._clip[rows], self._frame[rows]
         goal, after, phase = self._reference.at(clip, frame)
-        qpos = torch.from_numpy(self._physics.qpos[rows].astype(np.float32))
-        qvel = torch.from_numpy(self._physics.qvel[rows].astype(np.float32))
+        qpos, qvel = self._read(self._physics.qpos, rows), self._read(self._physics.qvel, rows)
         now = pose_of(self._rules.robot, qpos, qvel)
         command = self._commands(clip)
         return Situation(now, goal, after, phase.float(), self._last[rows], command)
 
     def _commands(self, clip: Tensor) -> Tensor:
-        return torch.from_numpy(self._reference.commands.astype(np.float32))[clip]
+        return self._sent(self._reference.commands)[clip]
 
     def _both(self, situation: Situation, rows: Any) -> tuple[Tensor, Tensor]:
         judged = mdp.observation(self._rules, situation)
@@ -163,14 +167,14 @@ class TrackingEnvironment:
 
     # ------------------------------------------------------------ disturbances
 
-    def _delivered(self, wanted: Tensor) -> Floats:
+    def _delivered(self, wanted: Tensor) -> Any:
         """Return the targets that reach the motors, some of them those of the step before."""
         if self._practice.latency:
             late = self._delay > 0
             sent = torch.where(late[:, None], self._late, wanted)
             self._late = wanted
-            return sent.double().numpy()
-        return wanted.double().numpy()
+            wanted = sent
+        return wanted if self._resident else wanted.double().numpy()
 
     def _push(self, rng: np.random.Generator) -> None:
         if not self._practice.push:
@@ -179,34 +183,32 @@ class TrackingEnvironment:
         turn = rng.uniform(0.0, 2.0 * np.pi, len(hit))
         kick = self._practice.push * np.stack([np.cos(turn), np.sin(turn)], -1)
         planar = self._rules.robot.root == "planar"
-        self._physics.qvel[hit, : 1 if planar else 2] += kick[:, :1] if planar else kick
+        kick = kick[:, :1] if planar else kick
+        qvel = self._physics.qvel
+        qvel[hit, : kick.shape[1]] += self._sent(kick) if self._resident else kick
 
     def _draw_noise(self, rng: np.random.Generator) -> None:
         if not self._practice.sensor:
             return
         scale = noise_scale(self._seen, self._practice.sensor)
         drawn = rng.uniform(-1.0, 1.0, (self.count, self.observations)) * scale
-        self._noise = torch.from_numpy(drawn.astype(np.float32))
+        self._noise = self._sent(drawn)
 
     # ------------------------------------------------------------ beginning
 
     def _begin(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
         clip, frame = self._draw_starts(len(ids), rng)
-        index = torch.from_numpy(ids)
-        self._clip[index], self._frame[index] = torch.from_numpy(clip), torch.from_numpy(frame)
+        index = self._sent(ids)
+        self._clip[index], self._frame[index] = self._sent(clip), self._sent(frame)
         self._age[index] = 0
         self._last[index] = 0.0
         noise = Noise.draw(len(ids), len(self._rules.robot.joints), self._practice.start, rng)
         qpos, qvel = start(self._reference, clip, frame, noise)
         self._physics.reset(ids, qpos, qvel)
         if self._practice.latency:
-            self._delay[index] = torch.from_numpy(
-                rng.integers(0, self._practice.latency + 1, len(ids))
-            )
-            rest = mdp.base(
-                self._rules, torch.from_numpy(qpos[:, -len(self._rules.robot.joints) :])
-            )
-            self._late[index] = rest.float()
+            self._delay[index] = self._sent(rng.integers(0, self._practice.latency + 1, len(ids)))
+            joints = qpos[:, -len(self._rules.robot.joints) :]
+            self._late[index] = mdp.base(self._rules, self._sent(joints))
 
     def _draw_starts(
         self, count: int, rng: np.random.Generator
@@ -226,13 +228,26 @@ class TrackingEnvironment:
         self._failures = 1.0 + _FADE * (self._failures - 1.0)
         if not self._bins[:, 3].any():
             return
-        rows = np.flatnonzero(failed.numpy())
-        clip, frame = self._clip.numpy()[rows], self._frame.numpy()[rows]
+        rows = np.flatnonzero(failed.cpu().numpy())
+        clip, frame = self._clip.cpu().numpy()[rows], self._frame.cpu().numpy()[rows]
         for c, f in zip(clip, frame % self._reference.lengths[clip], strict=True):
             here = (self._bins[:, 0] == c) & (self._bins[:, 1] <= f) & (f < self._bins[:, 2])
             self._failures[here] += 1.0
 
     # ------------------------------------------------------------ state
+
+    def _sent(self, array: Any) -> Tensor:
+        """Return a NumPy array as a tensor on the device, float32 where it is of floats."""
+        dtype = torch.float32 if array.dtype == np.float64 else None
+        return torch.as_tensor(array, dtype=dtype, device=self._device)
+
+    def _read(self, array: Any, rows: Any) -> Tensor:
+        """Return rows of the physics' coordinates as a float32 tensor."""
+        found: Tensor = array[rows].float() if self._resident else self._sent(array[rows])
+        return found
+
+    def _held(self, value: Any) -> Tensor:
+        return torch.as_tensor(value).to(self._device).clone()
 
     def state_dict(self) -> dict[str, Any]:
         held = {n: getattr(self, f"_{n}") for n in _HELD}
@@ -243,10 +258,10 @@ class TrackingEnvironment:
         self._physics.set_state(state["physics"])
         for name in _HELD:
             value = state[name]
-            own = np.array(value) if name == "failures" else torch.as_tensor(value).clone()
+            own = np.array(value) if name == "failures" else self._held(value)
             setattr(self, f"_{name}", own)
         if self._practice.sensor:
-            self._noise = torch.as_tensor(state["noise"]).clone()
+            self._noise = self._held(state["noise"])
 
     # ------------------------------------------------------------ style
 

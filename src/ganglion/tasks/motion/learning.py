@@ -33,7 +33,8 @@ def make(task: Motion, data: Arrays | None, device: str, seed: int, ranks: Ranks
     cfg = task.settings
     if isinstance(cfg.loss, PpoLoss):
         return _ppo(task.world, cfg, cfg.loss, device, seed)
-    return _cloning(task.world, cfg, device, seed, ranks)
+    frames = Frames(task.world, cfg.loss.state_noise)
+    return _cloning(task.world, cfg, frames, (device, seed, ranks))
 
 
 def _ppo(world: World, cfg: Config, loss: PpoLoss, device: str, seed: int) -> PpoLearner:
@@ -131,9 +132,10 @@ class CloningLearner(SupervisedLearner):
         return dict(super().loss(self._held_out))
 
 
-def _cloning(world: World, cfg: Config, device: str, seed: int, ranks: Ranks) -> SupervisedLearner:
-    assert not isinstance(cfg.loss, PpoLoss)
-    frames = Frames(world, cfg.loss.state_noise)
+def _cloning(
+    world: World, cfg: Config, frames: Frames, where: tuple[str, int, Ranks]
+) -> SupervisedLearner:
+    device, seed, ranks = where
     module = initialised(seed, lambda: Clone(world.seen, cfg.model.hidden))
     batches = Fresh(frames, cfg.train, seed, device, ranks)
     parts = Supervised(module, _squared, batches, references.signature(world.seen))

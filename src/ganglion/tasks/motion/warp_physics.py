@@ -1,13 +1,16 @@
 """Physics on a CUDA device by MuJoCo Warp, behind the same interface as `physics.RolloutPhysics`.
 
-Needs the package mujoco-warp; it is imported here only. Written after its documentation and not
-run on a GPU yet. A control step is one captured graph; coordinates are torch views of the
-simulator's own memory. Resuming is not bit-exact: its kernels sum in no fixed order.
+Needs the package mujoco-warp; it is imported here only. Tested on Warp's CPU device, where it moves
+as the C engine does; not run on CUDA yet. A control step is one captured graph there; coordinates
+are torch views of the simulator's own memory. On CUDA resuming is not bit-exact: kernels sum in no
+fixed order.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import mujoco
 
 from ganglion.core.errors import ServiceError
 from ganglion.tasks.motion.physics import Rates, World, varied
@@ -30,6 +33,7 @@ class WarpPhysics:
             ) from error
         self._warp, self._engine = warp, mujoco_warp
         model = varied(robot, rates, World(), sensing=False)
+        model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # unknown there
         with warp.ScopedDevice(device):
             self._model = mujoco_warp.put_model(model)
             self._data = mujoco_warp.make_data(model, nworld=count)
