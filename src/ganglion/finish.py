@@ -122,6 +122,7 @@ def export_policy(
         "task": run.config["task"], "run": run.id, "settings": cfg.model_dump(mode="json"),
         "data": run.manifest["data"]["digest"], "goal": task.goal.name, "steps": cycles,
         "ganglion": run.manifest["ganglion"],
+        **({"about": task.about} if hasattr(task, "about") else {}),
     }  # fmt: skip
     probe = {k: cases[k][:64] for k in policy.signature.inputs if k in cases}
     whole = len(probe) == sum(s.role == "data" for s in policy.signature.inputs.values())

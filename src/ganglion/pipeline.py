@@ -21,7 +21,7 @@ from typing import Any
 from ganglion import provenance, registry
 from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
-from ganglion.core.contracts import Arrays, Policy
+from ganglion.core.contracts import Arrays, Policy, Task
 from ganglion.core.dataset import Dataset, Recipe, Shard
 from ganglion.core.errors import GanglionError, OutputError, Preempted, RunError, SettingsError
 from ganglion.core.run import Run
@@ -213,6 +213,7 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
         run.set("running", stage="train")
         with naming_memory(0):
             session = open_session(run, console, stop, strict)
+        _keep_inputs(run, session.task)
         cpu, began = time.process_time(), time.perf_counter()
         try:
             fit(
@@ -236,6 +237,22 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
             ) from error
         run.set("succeeded", stage="done")
     return outcome
+
+
+def _keep_inputs(run: Run, task: Task) -> None:
+    """Write what the task read and made of it into RUN/inputs, once, before anything is learned."""
+    inputs = getattr(task, "inputs", None)
+    folder = run.folder / "inputs"
+    if inputs is None or folder.is_dir():
+        return
+    part = run.folder / "inputs.tmp"
+    try:
+        part.mkdir(exist_ok=True)
+        for name, data in inputs().items():
+            files.write_bytes(part / name, data)
+        os.replace(part, folder)
+    except OSError as error:
+        raise OutputError(f"Cannot write {folder}: {error.strerror}.") from error
 
 
 class _status:  # noqa: N801 - a context manager read as a verb

@@ -155,7 +155,9 @@ class Task(Protocol):
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
     out), `exporters` (name -> function(policy, path, card): policy files for other runtimes),
     `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
-    (figures of both in closed loop; ExportError where they differ), `efficiency_quotes`.
+    (figures of both in closed loop; ExportError where they differ), `inputs()` (file name -> bytes
+    that a run keeps: what was read and what it was made into), `about` (JSON for the policy card),
+    `efficiency_quotes`.
     """
 
     metrics: Sequence[Metric]

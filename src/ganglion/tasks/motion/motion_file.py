@@ -36,6 +36,14 @@ _OPTIONAL = {"offsets": "iu", "meta": "U", "contacts": "fiub"}
 
 def write(path: Path, clips: Sequence[Clip]) -> None:
     """Write clips of the same joints, whole or not at all; OutputError where that fails."""
+    try:
+        files.write_bytes(path, packed(clips))
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def packed(clips: Sequence[Clip]) -> bytes:
+    """Return the bytes of a motion file; DataError where the clips have different joints."""
     if not clips or any(c.joints != clips[0].joints for c in clips):
         raise DataError("A motion file holds one clip or more, all of the same joints.")
     arrays: dict[str, Any] = {
@@ -58,10 +66,7 @@ def write(path: Path, clips: Sequence[Clip]) -> None:
     arrays["meta"] = np.array(json.dumps({**about, "sha256": digest(about)}))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    try:
-        files.write_bytes(path, buffer.getvalue())
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+    return buffer.getvalue()
 
 
 def read(path: Path) -> list[Clip]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ganglion.core import metrics, seeds
+from ganglion.core import files, metrics, seeds
 from ganglion.core.contracts import Arrays, Learner, Metric, Policy, Ranks
 from ganglion.core.errors import ExportError
-from ganglion.tasks.motion import evaluation, references
+from ganglion.tasks.motion import evaluation, motion_file, references
 from ganglion.tasks.motion.config import Config
 from ganglion.tasks.motion.world import World, make
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _IN_USE = 16  # episodes in which exported and trained policy are compared
+_NAMED = 20  # motions that a policy card names
 _DISTURBED: Mapping[str, Mapping[str, Any]] = {
     "nominal": {},
     "timestep_2ms": {"evaluation.substeps": 10},
@@ -70,6 +72,32 @@ class Motion:
     def units(self) -> Mapping[str, str]:
         """Unit of each array of the data."""
         return {"joints": "rad", "tilt": "rad", "speeds": "m/s, rad/s", "frame": "1", "clip": "1"}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What whoever runs the policy must know; part of the exported file."""
+        world, rules = self.world, self.world.seen
+        robot = world.robot
+        found: dict[str, Any] = {
+            "control_hz": world.rates.control_hz, "action": self._settings.problem.action,
+            "action_scale": rules.scale, "observation": rules.layout.to_json(),
+            "joints": [robot.joints[a] for a in robot.actuated],
+            "targets": robot.targets.tolist(), "home": robot.home.tolist(),
+            "mean": rules.mean.tolist(), "robot": robot.digest,
+            "motions": [{"name": c.name, "digest": c.digest, "frames": c.frames, "loop": c.loop}
+                        for c in world.clips[:_NAMED]],
+        }  # fmt: skip
+        return dict(files.finite(found))  # a joint without limits has infinite ones
+
+    def inputs(self) -> dict[str, bytes]:
+        """Return the motions as they are learned, and what was found in them."""
+        world = self.world
+        reports = [r.to_json() for r in world.reports]
+        notes = {c.name: c.notes for c in world.clips if c.notes}
+        return {
+            "motion.npz": motion_file.packed(world.clips),
+            "validation.json": json.dumps({"reports": reports, "notes": notes}, indent=1).encode(),
+        }
 
     def generate(self, count: int, split: str, rng: np.random.Generator) -> Arrays:
         """Draw `count` starts of episodes."""
