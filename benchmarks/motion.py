@@ -1,6 +1,6 @@
 """How fast motion learns, everything included, beside rsl_rl and a bare environment loop.
 
-python benchmarks/motion.py [--rounds 5]
+python benchmarks/motion.py [--rounds 5] [--latency]
 
 All three drive the same environment object (256 robots of the preset `quick`) on one thread, turn
 by turn, and are timed in CPU seconds: ours learns, rsl_rl learns with the same nets, rollouts,
@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,11 +116,46 @@ def bare(cfg: Any) -> Any:
     return step
 
 
+def decisions(rounds: int) -> int:
+    """Print the latency of the exported policy beside a bare perceptron of the same widths."""
+    from ganglion.export.latency import latency
+    from ganglion.export.onnx_export import Checks, export
+    from ganglion.export.onnx_policy import OnnxPolicy
+    from ganglion.rl.networks import perceptron
+
+    learner = registry.make("motion", registry.resolve("motion", "quick")).learner(
+        None, "cpu", 0, Ranks()
+    )
+    policy: Any = learner.policy()
+    size = policy.signature.inputs["observation"].shape[0]
+    bare_net = perceptron((size, 128, 128, 10), 1.0)
+    folder = Path(tempfile.mkdtemp())
+    files = {}
+    for name, module in (("policy", policy.module), ("bare net", bare_net)):
+        path = folder / f"{name}.onnx"
+        export(module, policy.signature, path, {}, checks=Checks(rows=0))
+        files[name] = OnnxPolicy(path)
+    found: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(rounds):
+        for name, held in files.items():
+            found[name].append(latency(held).p50_us)
+    print(header("motion: latency of one decision, batch 1, one thread"))
+    lines = [[n, f"{statistics.median(v):.1f}", f"{min(v):.1f}"] for n, v in found.items()]
+    print(table(["file", "p50 (us)", "lowest"], lines))
+    pairs = [a / b for a, b in zip(found["policy"], found["bare net"], strict=True)]
+    print(f"policy / bare net: {statistics.median(pairs):.2f}")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--latency", action="store_true", help="of one decision, instead")
+    asked = parser.parse_args()
+    rounds = asked.rounds
     torch.set_num_threads(1)
+    if asked.latency:
+        return decisions(rounds)
     cfg: Any = registry.resolve("motion", "quick", [{"train": {"steps": 100_000}}])
     loops = {"ours": ours(cfg), "bare loop": bare(cfg)}
     try:

@@ -26,8 +26,11 @@ class Normaliser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., size)."""
-        scale = torch.rsqrt(self.variance + 1e-8)
-        return ((x - self.mean) * scale).clamp(-self.limit, self.limit)
+        return ((x - self.mean) * self.gain()).clamp(-self.limit, self.limit)
+
+    def gain(self) -> Tensor:
+        """Return what a distance from the mean is multiplied by (size,)."""
+        return torch.rsqrt(self.variance + 1e-8)
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:

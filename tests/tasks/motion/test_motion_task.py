@@ -13,13 +13,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
 
 from ganglion import registry
 from ganglion.core import metrics, seeds
 from ganglion.core.contracts import Ranks
 from ganglion.core.errors import DataError, ExportError, SettingsError
-from ganglion.tasks.motion import motion_file, view
+from ganglion.tasks.motion import mdp, motion_file, view
 from ganglion.tasks.motion.task import Motion
 
 SMALL: dict[str, Any] = {"evaluation": {"seconds": 0.5}, "train": {"batch_size": 96}}
@@ -172,6 +173,19 @@ def test_an_untrained_policy_is_the_open_loop() -> None:
         for n, p in policies.items()
     }
     assert scored["untrained"] == pytest.approx(scored["open_loop"], rel=0.1)
+
+
+@pytest.mark.parametrize("action", ["residual", "absolute"])
+def test_the_deployed_policy_is_the_actor_and_its_action_mapping(action: str) -> None:
+    made = task({"problem": {"action": action}})
+    learner = trained(made)
+    world = made.world
+    seen = np.random.default_rng(0).standard_normal((20, world.seen.layout.size))
+    tensor = torch.as_tensor(seen, dtype=torch.float32)
+    after = tensor[:, world.seen.layout.slice("next_reference")]
+    wanted = mdp.target(world.seen, learner._parts.actor(tensor), after).detach().numpy()
+    found = learner.policy().act({"observation": seen})["target"]
+    assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_deployed_policy_stays_within_the_actuators_range() -> None:
