@@ -50,33 +50,16 @@ class World:
 
 def make(cfg: Config) -> World:
     """Build the world of `cfg`; DataError names what is wrong with the robot or a motion."""
-    parts = (cfg.robot, cfg.clip, cfg.augment, cfg.physics, cfg.problem)
-    return _make(cfg.world_text(), cfg.faulty, *(p.model_dump_json() for p in parts), _Held(cfg))
+    return _make(cfg, cfg.world_text())  # the text has the digests of the files that are read
 
 
-class _Held:
-    """Carries settings past the cache's key; all of them count as equal."""
-
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=4)
-def _make(world: str, faulty: bool, *rest: object) -> World:
-    held = rest[-1]
-    assert isinstance(held, _Held)
-    cfg = held.cfg
+@lru_cache(maxsize=12)
+def _make(cfg: Config, text: str) -> World:
     body = _robot(cfg)
     rates = Rates(cfg.physics.control_hz, cfg.physics.substeps)
     clips = [preprocess.prepared(c, body, rates.control_hz) for c in _clips(cfg, body)]
     reports = tuple(validation.check(c, body) for c in clips)
-    if not faulty:
+    if not cfg.faulty:
         for report in reports:
             report.ensure()
     clips = augmented(clips, body, cfg.augment)
