@@ -219,7 +219,9 @@ class EvaluationSettings(Settings):
         0.0, "Speed of a kick every two seconds, in a random direction.", unit="m/s", ge=0.0, le=5.0
     )
     sensor_noise: float = setting(0.0, "Factor on noise of the sensors.", ge=0.0, le=10.0)
-    threads: int = setting(0, "Threads of the physics; 0 is this one.", ge=0, le=256)
+    threads: int = setting(
+        2, "Threads of the physics; 0 is the calling one. Changes no figure.", ge=0, le=256
+    )
 
 
 # ---------------------------------------------------------------- all of it

@@ -150,13 +150,14 @@ def _body(
         rgb = tuple(int(255 * c) for c in model.geom_rgba[g][:3])
         colour = _mixed(rgb, _GREY, 0.8) if grey else rgb
         turned = data.geom_xmat[g].reshape(3, 3)
-        _geom(pen, camera, model, g, places[int(i)], turned, colour)
+        _geom(pen, camera, model, g, (places[int(i)], turned), colour)
 
 
 def _geom(
-    pen: ImageDraw.ImageDraw, camera: Camera, model: Any, geom: int, place: Floats, turned: Floats,
+    pen: ImageDraw.ImageDraw, camera: Camera, model: Any, geom: int, pose: tuple[Floats, Floats],
     colour: tuple[int, ...],
 ) -> None:  # fmt: skip
+    place, turned = pose
     kind, size = mujoco.mjtGeom(model.geom_type[geom]), model.geom_size[geom]
     edge = _mixed(colour, _INK, 0.35)
     if kind in (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER):
