@@ -24,6 +24,7 @@ from ganglion.tasks.motion.starts import Noise, noise_scale, start
 _BINS_S = 0.5  # length of a bin of starts
 _FADE = 0.995  # of a bin's failures per step of the environments
 _LONG_S = 4.0  # clips longer than this are practised where they fail
+_STOCK = 128  # beginnings that are prepared at once
 _UNIFORM = 0.3  # share of starts that are spread evenly all the same
 
 
@@ -65,15 +66,15 @@ class TrackingEnvironment:
         self._delay = torch.zeros_like(self._clip)
         self._bins = _bins(reference)
         self._failures = np.ones(len(self._bins))
+        self._stock: dict[str, Any] = {}
+        self._used = 0
+        self._after = torch.zeros(self.count, len(rules.robot.joints), device=self._device)
+        self._before = torch.zeros(self.count, 0, device=self._device)
+        if rules.commanded:
+            size = style.transitions(reference).shape[1] // 2
+            self._before = torch.zeros(self.count, size, device=self._device)
         self._begin(np.arange(self.count), rng)
         self._age[:] = self._sent(rng.integers(0, practice.steps, self.count))
-        now = self._situation(slice(None))
-        self._after = now.next_joints
-        self._before = (
-            style.features(now.now)
-            if rules.commanded
-            else torch.zeros(self.count, 0, device=self._device)
-        )
         self._draw_noise(rng)
 
     # ------------------------------------------------------------ acting
@@ -104,14 +105,13 @@ class TrackingEnvironment:
         self._after = situation.next_joints
         observation, privileged = self._both(replace(situation, last=self._last), slice(None))
         if len(ended):
-            self._begin(ended, rng)
-            anew = self._situation(ended)
+            anew = self._begin(ended, rng)
             same = observation is privileged
-            observation[ended], privileged[ended] = self._both(anew, ended)
+            observation[ended], privileged[ended] = (
+                self._noised(anew["seen"], ended),
+                anew["judged"],
+            )
             observation = privileged if same else observation
-            self._after[ended] = anew.next_joints
-            if self._rules.commanded:
-                self._before[ended] = style.features(anew.now)
         reward = torch.nan_to_num(total, nan=0.0)
         return Step(observation, privileged, reward, failed, over, final, moved, parts)
 
@@ -161,9 +161,10 @@ class TrackingEnvironment:
         judged = mdp.observation(self._rules, situation)
         same = self._seen is self._rules
         seen = judged if same else mdp.observation(self._seen, situation)
-        if self._practice.sensor:
-            seen = seen + self._noise[rows]
-        return seen, judged
+        return self._noised(seen, rows), judged
+
+    def _noised(self, seen: Tensor, rows: Any) -> Tensor:
+        return seen + self._noise[rows] if self._practice.sensor else seen
 
     # ------------------------------------------------------------ disturbances
 
@@ -196,19 +197,40 @@ class TrackingEnvironment:
 
     # ------------------------------------------------------------ beginning
 
-    def _begin(self, ids: NDArray[np.int64], rng: np.random.Generator) -> None:
-        clip, frame = self._draw_starts(len(ids), rng)
-        index = self._sent(ids)
-        self._clip[index], self._frame[index] = self._sent(clip), self._sent(frame)
-        self._age[index] = 0
-        self._last[index] = 0.0
-        noise = Noise.draw(len(ids), len(self._rules.robot.joints), self._practice.start, rng)
+    def _begin(self, ids: NDArray[np.int64], rng: np.random.Generator) -> dict[str, Any]:
+        """Let robots `ids` begin anew; returns what of the stock they took."""
+        if not self._stock or self._used + len(ids) > len(self._stock["qpos"]):
+            self._stock, self._used = self._fill(max(_STOCK, len(ids)), rng), 0
+        rows = slice(self._used, self._used + len(ids))
+        taken = {name: values[rows] for name, values in self._stock.items()}
+        self._used += len(ids)
+        for name in ("clip", "frame", "after", "before", "delay", "late"):
+            getattr(self, f"_{name}")[ids] = taken[name]
+        self._age[ids] = 0
+        self._last[ids] = 0.0
+        self._physics.reset(ids, taken["qpos"], taken["qvel"])
+        return taken
+
+    def _fill(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Prepare `count` beginnings at once: one alone would cost as much, in most steps."""
+        clip, frame = self._draw_starts(count, rng)
+        joints = len(self._rules.robot.joints)
+        noise = Noise.draw(count, joints, self._practice.start, rng)
         qpos, qvel = start(self._reference, clip, frame, noise)
-        self._physics.reset(ids, qpos, qvel)
-        if self._practice.latency:
-            self._delay[index] = self._sent(rng.integers(0, self._practice.latency + 1, len(ids)))
-            joints = qpos[:, -len(self._rules.robot.joints) :]
-            self._late[index] = mdp.base(self._rules, self._sent(joints))
+        delay = rng.integers(0, self._practice.latency + 1, count)
+        place = self._sent(clip), self._sent(frame)
+        goal, after, phase = self._reference.at(*place)
+        now = pose_of(self._rules.robot, self._sent(qpos), self._sent(qvel))
+        none = torch.zeros(count, self.actions, device=self._device)
+        situation = Situation(now, goal, after, phase.float(), none, self._commands(place[0]))
+        judged = mdp.observation(self._rules, situation)
+        same = self._seen is self._rules
+        return {
+            "clip": place[0], "frame": place[1], "qpos": qpos, "qvel": qvel, "after": after,
+            "seen": judged if same else mdp.observation(self._seen, situation), "judged": judged,
+            "before": style.features(now) if self._rules.commanded else none[:, :0],
+            "delay": self._sent(delay), "late": mdp.base(self._rules, now.joint_pos),
+        }  # fmt: skip
 
     def _draw_starts(
         self, count: int, rng: np.random.Generator
@@ -252,7 +274,8 @@ class TrackingEnvironment:
     def state_dict(self) -> dict[str, Any]:
         held = {n: getattr(self, f"_{n}") for n in _HELD}
         noise = self._noise if self._practice.sensor else torch.zeros(0)
-        return {"physics": self._physics.state(), **held, "noise": noise}
+        stock = {"stock": self._stock, "used": self._used}
+        return {"physics": self._physics.state(), **held, "noise": noise, **stock}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._physics.set_state(state["physics"])
@@ -262,6 +285,11 @@ class TrackingEnvironment:
             setattr(self, f"_{name}", own)
         if self._practice.sensor:
             self._noise = self._held(state["noise"])
+        self._used = state["used"]
+        self._stock = {
+            k: np.array(v) if k in ("qpos", "qvel") else self._held(v)
+            for k, v in state["stock"].items()
+        }
 
     # ------------------------------------------------------------ style
 
