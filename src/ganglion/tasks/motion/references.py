@@ -115,6 +115,24 @@ class Cloning:
         return {"target": _bounded(self.rules, wanted)}
 
 
+@dataclass(frozen=True)
+class Jittered:
+    """Another policy whose targets are off by rounding: what does physics make of that?"""
+
+    policy: Policy
+    rng: np.random.Generator
+    size: float = 1e-6  # rad
+
+    @property
+    def signature(self) -> Signature:
+        return self.policy.signature
+
+    def act(self, inputs: Arrays) -> Arrays:
+        target = np.asarray(self.policy.act(inputs)["target"])
+        off = self.rng.uniform(-self.size, self.size, target.shape)
+        return {"target": (target + off).astype(np.float32)}
+
+
 def _harmonics(sine: Floats, cosine: Floats) -> Floats:
     """Return 1, sin k x, cos k x for k to eight (N, 17) of sin x and cos x."""
     turn = np.arctan2(sine, cosine)[:, None] * np.arange(1, _HARMONICS + 1)
