@@ -220,6 +220,40 @@ def test_the_comparison_has_random_trained_lqr_and_the_optimum(home: Path) -> No
     assert any("Qwen" in json.dumps(quote) for quote in table["efficiency_quotes"])
 
 
+def test_the_guides_claims_stand_beside_the_optimum_and_ours(home: Path) -> None:
+    claims = json.loads((home / "claims.json").read_text())["claims"]
+    assert claims["header"] == ["claim", "claimed", "random", "optimum", "ours"]
+    rows = {row[0]: row[1:] for row in claims["rows"]}
+    assert len(rows) == 12
+    assert rows["mean final error"][0] == "< 0.5"
+    assert float(rows["mean final error"][2]) < float(rows["mean final error"][1])
+    assert rows["gap, untrained"][0] == "~300 %"
+    assert "/" in rows["loss at epoch 1, train/validation"][3]
+
+
+def test_claims_need_a_run_of_the_guides_problem(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--home", str(home), "compare"]
+    assert main([*words, "oracle", "--task", "control", "--claims"]) == 2
+    assert "name a run first" in capsys.readouterr().err
+    assert main([*words, "larger", "--claims"]) == 2
+    assert "Nobody's claims" in capsys.readouterr().err
+
+
+def test_the_later_problems_of_the_guide_train_and_land(home: Path) -> None:
+    for name in ("oscillator", "lander"):
+        report = json.loads((_run_of(home, name) / "report" / "report.json").read_text())
+        metrics = {p["name"]: p["metrics"] for p in report["policies"]}
+        assert next(iter(metrics.values()))["violations"]["value"] == 0.0, name
+
+
+def _run_of(home: Path, name: str) -> Path:
+    from ganglion.core import run as runs
+
+    return runs.find(home, name).folder
+
+
 def test_a_larger_box_of_starts_is_trained_and_drawn(home: Path) -> None:
     from ganglion.core import run as runs
 

@@ -96,6 +96,10 @@ def _config(parser: Parser) -> None:
     _task(parser)
     _layers(parser)
     parser.add_argument("--schema", action="store_true", help="JSON schema of the settings")
+    parser.add_argument(
+        "--space", nargs="?", const="", metavar="NAME|FILE",
+        help="check and print a search space; without a name, list those that come with the task",
+    )  # fmt: skip
 
 
 def _generate(parser: Parser) -> None:
@@ -197,6 +201,10 @@ def _compare(parser: Parser) -> None:
     parser.add_argument("--policy-cmd", metavar="CMD", help="also score a program (JSON lines)")
     parser.add_argument("--policy-url", metavar="URL", help="also score a server (POST of JSON)")
     parser.add_argument("--recorded", type=Path, metavar="FILE", help="also score recorded answers")
+    parser.add_argument(
+        "--claims", action="store_true",
+        help="also what the original's guide claims of such a run, beside random and optimum",
+    )  # fmt: skip
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
     _out(parser, "write the JSON form here")
 
