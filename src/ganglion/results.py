@@ -19,10 +19,8 @@ from ganglion.core.contracts import Arrays, Metric, Signature
 from ganglion.core.errors import DataError, GanglionError, OutputError, ServiceError, SettingsError
 from ganglion.report.pairs import differences
 from ganglion.scoring import Entry, Scenario
-from ganglion.sources import Source
+from ganglion.sources import Layers, Source
 from ganglion.train.settings import TaskSettings
-
-Layers = Sequence[Mapping[str, Any]]
 
 
 def evaluate(
@@ -42,7 +40,7 @@ def evaluate(
     than those, or settings of another world draw fresh ones. DataError where `data` belong to
     another task or world.
     """
-    found = sources.find(source, home, task)
+    found = sources.find(source, home, task, layers)
     return _judge([found], task, layers, data, cases, seed, scenarios)[0]
 
 
@@ -73,8 +71,10 @@ def compare(
     files.ensure_replaceable(out, ".json")
     files.ensure_replaceable(html, ".html")
     wanted = _once(names)
-    task = task or sources.task_of(wanted, home)
-    found = [sources.find(n, home, task) for n in wanted]
+    named, trained = sources.trained_under(wanted, home)
+    task = task or named
+    under = [*([trained.model_dump(mode="json")] if trained and task == named else []), *layers]
+    found = [sources.find(n, home, task, under) for n in wanted]
     name = sources.common_task(found, task)
     if claims:
         found = _with_claimed(found, name, layers)
