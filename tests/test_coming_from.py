@@ -231,10 +231,17 @@ def test_the_guides_claims_stand_beside_the_optimum_and_ours(home: Path) -> None
     assert "/" in rows["loss at epoch 1, train/validation"][3]
 
 
-def test_claims_need_a_run_of_the_guides_problem(
+def test_claims_are_on_the_page_and_need_a_run_of_the_guides_problem(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--home", str(home), "compare"]
+    page = home / "claims.html"
+    assert (
+        main([*words, str(home / "runs/mine"), "--claims", "--cases", "8", "--html", str(page)])
+        == 0
+    )
+    assert "What others claim" in page.read_text()
+    capsys.readouterr()
     assert main([*words, "oracle", "--task", "control", "--claims"]) == 2
     assert "name a run first" in capsys.readouterr().err
     assert main([*words, "larger", "--claims"]) == 2
