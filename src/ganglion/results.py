@@ -428,7 +428,7 @@ def _paired(nominal: Scenario, metric: Metric) -> list[dict[str, Any]]:
     found = differences(rows, [metric], seeds.rng(0, "paired"))
     return [
         {"name": d.policy, "against": d.against, "goal": d.metric, "difference": d.value,
-         "low": d.low, "high": d.high, "verdict": d.verdict}
+         "low": d.low, "high": d.high, "cases": d.cases, "verdict": d.verdict}
         for d in found
     ]  # fmt: skip
 
