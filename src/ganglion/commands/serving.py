@@ -86,7 +86,7 @@ def _is_file(word: str) -> bool:
 
 def _path(word: str, root: Path) -> Path:
     """Return the file or folder of versions behind a source."""
-    given, equals, rest = word.partition("=")
+    _, equals, rest = word.partition("=")
     text = rest if equals and not Path(word).exists() else word
     path = Path(text)
     if _is_file(text):

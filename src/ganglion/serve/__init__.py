@@ -1,1 +1,1 @@
-"""Exported policies over HTTP: fast, and safe against whatever comes in. Knows no task, no torch."""
+"""Exported policies over HTTP: fast, and safe against whatever comes in. No task, no torch."""

@@ -60,7 +60,7 @@ class App:
             return
         except Problem as problem:
             answer = _refusal(problem, call)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the border of a request
             _report(error)
             answer = _refusal(Problem(500, "internal", "internal error; see the log"), call)
         self._count_answer(call, answer.status, time.perf_counter() - began)
@@ -170,7 +170,7 @@ class App:
             await session.run(receive, send)
         except OSError:  # the caller went away while it was answered
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the border of a stream
             _report(error)
         finally:
             self._sessions.discard(session)

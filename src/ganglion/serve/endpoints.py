@@ -84,9 +84,8 @@ class Endpoints:
             if ask.seed is not None:
                 batch["seed"] = ask.seed
             return Answer(200, orjson.dumps(batch, option=_NUMPY), headers=_about(served, ask))
-        specs = served.model.signature.outputs
-        row = {k: v[0] if specs[k].batched else v for k, v in outputs.items()}
-        return Answer(200, orjson.dumps(row, option=_NUMPY), headers=_about(served, ask))
+        body = orjson.dumps(served.reader.only_row(outputs), option=_NUMPY)
+        return Answer(200, body, headers=_about(served, ask))
 
     async def infer(self, request: Request, name: str, version: str | None) -> Answer:
         """Open Inference Protocol v2. Its clients expect 400 for whatever does not fit."""

@@ -146,6 +146,16 @@ class Reader:
         except SettingsError as problem:
             raise unfit(str(problem)) from None
 
+    def only_row(self, outputs: Mapping[str, Array]) -> dict[str, Any]:
+        """Return the outputs of one row without their batch axis, ready for JSON."""
+        specs = self.signature.outputs
+        return {
+            name: array if not specs[name].batched
+            # a lone number is made Python's: orjson does not know all of NumPy's
+            else array[0] if array.ndim > 1 else array[0].item()
+            for name, array in outputs.items()
+        }  # fmt: skip
+
     # ------------------------------------------------------------ completing
 
     def _complete(self, arrays: dict[str, Array], rows: int, seed: int, batched: bool) -> Ask:

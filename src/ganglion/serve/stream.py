@@ -37,6 +37,7 @@ class Session:
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer until the caller leaves, or `end` is called."""
+        await receive()  # the connection itself
         headers = list(self._served.headers)
         if self._served.reader.draws:
             headers.append((b"ganglion-seed", str(self._seed).encode()))
@@ -81,6 +82,5 @@ class Session:
         outputs = await served.batcher.submit(ask)
         carried = served.model.signature.carried
         self._state = {fed: outputs[output] for output, fed in carried.items()}
-        specs = served.model.signature.outputs
-        row = {k: v[0] if specs[k].batched else v for k, v in outputs.items()}
+        row = served.reader.only_row(outputs)
         return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)
