@@ -74,7 +74,8 @@ class Load:
         path = parts.path or "/"
         self.request = (
             f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n".encode() + body
+            f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         self.closed = closed
         self.running = self.counting = False

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,9 @@ def request(
 def exchange(port: int, raw: bytes, limit_s: float = 30.0) -> Reply:
     """Send bytes on a connection of their own and read one reply."""
     with socket.create_connection(("127.0.0.1", port), limit_s) as connection:
-        try:
+        # refused before all was sent, the reply may be there all the same
+        with suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(raw)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # refused before all was sent; the reply may be there all the same
         return read_reply(connection)
 
 

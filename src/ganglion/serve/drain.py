@@ -59,15 +59,16 @@ async def accept_rest(listening: socket.socket, make: Callable[[], asyncio.Proto
         count += 1
 
 
-async def finish(connections: Callable[[], Iterable[Any]], times: DrainTimes) -> int:
-    """Wait until all connections have ended; return how many had to be cut off."""
+async def finish(
+    connections: Callable[[], Iterable[Any]], times: DrainTimes, now: Callable[[], bool]
+) -> int:
+    """Wait until all connections have ended, or `now`; return how many had to be cut off."""
     loop = asyncio.get_running_loop()
     end = loop.time() + times.most_s
     while left := list(connections()):
-        if loop.time() > end:
+        if now() or loop.time() > end:
             for connection in left:
-                if isinstance(connection, Connection):
-                    connection.transport.abort()
+                connection.transport.abort()
             return len(left)
         for connection in left:
             if isinstance(connection, Connection) and connection.phase in ("idle", "head"):

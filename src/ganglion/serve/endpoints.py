@@ -17,7 +17,7 @@ from ganglion import __version__
 from ganglion.core.contracts import Arrays
 from ganglion.serve import metrics as counting
 from ganglion.serve import openinference as v2
-from ganglion.serve.exchange import OCTETS, Answer, Request, has_booleans, loads
+from ganglion.serve.exchange import JSON, OCTETS, Answer, Request, has_booleans, loads
 from ganglion.serve.jobs import Jobs, columns, job_id
 from ganglion.serve.metrics import Metrics
 from ganglion.serve.problems import Headers, Problem, missing, unfit
@@ -102,7 +102,7 @@ class Endpoints:
         body = request.body
         length = v2.header_length(raw, len(body))
         if raw is None:
-            document = request.json()
+            document = request.json(JSON)  # its clients do not always say so
         else:
             self._check_octets(request)
             document = loads(memoryview(body)[:length])
@@ -122,7 +122,7 @@ class Endpoints:
     def _check_octets(self, request: Request) -> None:
         request.check_encoding()
         kind = request.headers.get(b"content-type", OCTETS).partition(b";")[0].strip().lower()
-        if kind not in (OCTETS, b"application/json"):
+        if kind not in (OCTETS, JSON):
             raise Problem(415, "not_octets", "Binary tensors come as application/octet-stream.")
 
     async def _ask(self, served: Served, ask: Ask) -> dict[str, Any]:

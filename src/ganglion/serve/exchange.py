@@ -65,9 +65,12 @@ class Request:
         if message["more_body"] or len(self.body) > limits.body_bytes:
             self.body = await _rest(receive, self.body, limits)
 
-    def json(self) -> Any:
-        """Return the body's JSON; a Problem where it is none, or holds a name twice."""
-        kind = self.headers.get(b"content-type", b"")
+    def json(self, silent: bytes = b"") -> Any:
+        """Return the body's JSON; a Problem where it is none, or holds a name twice.
+
+        silent is the content type of a request that names none.
+        """
+        kind = self.headers.get(b"content-type", silent)
         if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             raise Problem(
                 415, "not_json",

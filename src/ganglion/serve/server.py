@@ -160,8 +160,8 @@ class Server(uvicorn.Server):
             await accept_rest(door, lambda: self._connection(loop))
             door.close()
         self._app.end_streams()
+        await finish(lambda: self.server_state.connections, times, lambda: self.force_exit)
         if not self.force_exit:
-            await finish(lambda: self.server_state.connections, times)
             await self._app.endpoints.finish()
         if self._state.shadow is not None:
             await self._state.shadow.close()
