@@ -112,8 +112,8 @@ def exchange(port: int, raw: bytes, limit_s: float = 30.0) -> Reply:
         return read_reply(connection)
 
 
-def read_reply(connection: socket.socket) -> Reply:
-    """Read one reply; ConnectionError where the other end says nothing."""
+def read_reply(connection: socket.socket, head: bool = False) -> Reply:
+    """Read one reply, without a body where `head`; ConnectionError where the other end says nothing."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)
@@ -123,7 +123,7 @@ def read_reply(connection: socket.socket) -> Reply:
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    while len(body) < int(headers.get("content-length", 0)):
+    while not head and len(body) < int(headers.get("content-length", 0)):
         part = connection.recv(65536)
         if not part:
             raise ConnectionError("closed within the body")

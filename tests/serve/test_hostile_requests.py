@@ -188,6 +188,16 @@ def test_two_hundred_half_open_connections_are_let_go(server: Process) -> None:
     assert replies == [408] * 200
 
 
+def test_a_client_that_says_no_more_comes_still_gets_its_answers(server: Process) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        connection.sendall(2 * request("POST", "/act", b'{"obs": [0, 0, 0]}'))
+        connection.shutdown(socket.SHUT_WR)
+        data = b""
+        while part := connection.recv(65536):
+            data += part
+    assert data.count(b"HTTP/1.1 200") == 2
+
+
 def test_pipelined_requests_are_answered_in_order(server: Process) -> None:
     one = request("POST", "/act", b'{"obs": [0, 0, 0]}', x_request_id="one")
     two = request("GET", "/v2/health/live")
@@ -197,8 +207,6 @@ def test_pipelined_requests_are_answered_in_order(server: Process) -> None:
         data = b""
         while part := connection.recv(65536):
             data += part
-    statuses = [line.split()[1] for line in data.split(b"HTTP/1.1")[0:0]]
-    assert statuses == []
     found = [int(part[1:4]) for part in data.split(b"HTTP/1.1")[1:]]
     assert found == [200, 200, 422, 200]
     assert data.index(b"x-request-id: one") < data.index(b'"live"') < data.index(b"three")

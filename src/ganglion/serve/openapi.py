@@ -23,7 +23,8 @@ from ganglion.serve.reading import SEEDS
 from ganglion.serve.settings import ServeSettings
 
 Schema = dict[str, Any]
-_FLOAT32 = float(np.finfo(np.float32).max)
+# float32's largest number and half a step: what lies below rounds to a finite number.
+_FLOAT32 = float(np.finfo(np.float32).max) + 2.0**103
 _READ = (400, 403, 421)  # what any request may get
 _WRITE = (408, 413, 415, 503)  # what any body may get
 
@@ -220,8 +221,8 @@ def number(spec: TensorSpec, clip: bool) -> Schema:
     if spec.dtype == "float32":
         return {
             "type": "number",
-            "minimum": -_FLOAT32 if low is None else low,
-            "maximum": _FLOAT32 if high is None else high,
+            **({"exclusiveMinimum": -_FLOAT32} if low is None else {"minimum": low}),
+            **({"exclusiveMaximum": _FLOAT32} if high is None else {"maximum": high}),
         }
     about = np.iinfo(spec.dtype)
     return {

@@ -82,9 +82,12 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         self.flow.resume_reading()
 
-    def eof_received(self) -> None:
-        if self.phase in ("over", "idle", "head", "body"):
-            self.transport.close()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """No more requests come. Those that came are answered, though, before it is over."""
+        if self.phase != "answer":
+            return False  # closes
+        self.cycle.keep_alive = False
+        return True
 
     # ------------------------------------------------------------ the parser's callbacks
 
