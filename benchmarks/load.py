@@ -80,12 +80,14 @@ class Load:
         self.closed = closed
         self.running = self.counting = False
         self.seconds: list[float] = []
+        self.all = 0
         self.errors = 0
         self.idle: deque[Client] = deque()
         self.due: deque[float] = deque()
 
     def answered(self, client: Client, due: float, good: bool) -> None:
         now = time.perf_counter()
+        self.all += 1
         if self.counting:
             self.seconds.append(now - due)
             self.errors += not good
@@ -126,7 +128,7 @@ async def measure(load: Load, args: argparse.Namespace) -> dict[str, Any]:
     if pacer is not None:
         pacer.cancel()
     late = sum(1 for due in load.due if due < began + took - 1.0)
-    return summary(load.seconds, took, load.errors, late)
+    return {**summary(load.seconds, took, load.errors, late), "all": load.all}
 
 
 async def _pace(load: Load, rate: float, burst: int) -> None:
