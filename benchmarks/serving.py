@@ -1,9 +1,11 @@
 """What a request costs: ours beside FastAPI and Flask on the same model, machine and minute.
 
-python benchmarks/serving.py [--seconds 4] [--repeats 3]
+python benchmarks/serving.py [--seconds 4] [--repeats 3] [--realtime]
 
 All servers run at the same time, one process each; load goes to one after the other, in turns, so
-that a busy machine hurts them alike. The client is benchmarks/load.py, a process of its own.
+that a busy machine hurts them alike. The client is benchmarks/load.py, a process of its own. With
+--realtime (root), servers and client run before everything else on the machine (`chrt -f`): what an
+idle pair of cores would show, on one that is not.
 Prints Markdown for RESULTS.md.
 """
 
@@ -36,6 +38,7 @@ from ganglion.export.sealing import CARD, MADE, SIGNATURE, seal
 HERE = Path(__file__).parent
 LAYERS = (16, 256, 352, 17)  # 100,817 parameters
 CLOSED = (1, 16, 64)  # connections that ask again as soon as they are answered
+REALTIME = ["chrt", "-f", "10"]
 RATES = ((1000, 1), (4000, 16))  # requests a second, in bursts of
 
 FASTAPI = """
@@ -84,15 +87,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--realtime", action="store_true")
     args = parser.parse_args()
     print(header("Serving"))
+    first = REALTIME if args.realtime else []
     with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
         folder = Path(text)
         servers = {
-            name: stack.enter_context(running(command, folder))
+            name: stack.enter_context(running([*first, *command], folder))
             for name, command in commands(folder).items()
         }
-        found = measured(servers, folder, args.seconds, args.repeats)
+        found = measured(servers, folder, args.seconds, args.repeats, first)
         resident = {name: server.resident() for name, server in servers.items()}
     report(found, resident)
 
@@ -214,7 +219,7 @@ def wait_for(port: int) -> None:
 
 
 def measured(
-    servers: dict[str, Server], folder: Path, seconds: float, repeats: int
+    servers: dict[str, Server], folder: Path, seconds: float, repeats: int, first: list[str]
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Return the runs of each server under each load."""
     (folder / "body.json").write_bytes(body())
@@ -229,17 +234,17 @@ def measured(
                 if load == "4000/s" and name != "ganglion":
                     continue  # beyond what the others can do: a queue without an end
                 before = server.cpu_s()
-                one = ask(server.port, folder / "body.json", words, seconds)
+                words_s = [*words, "--seconds", str(seconds)]
+                one = ask(server.port, folder / "body.json", words_s, first)
                 one["cpu_us"] = 1e6 * (server.cpu_s() - before) / max(1, one["all"])
                 found.setdefault((name, load), []).append(one)
                 print(f"... {name} {load}: {one}", file=sys.stderr)
     return found
 
 
-def ask(port: int, path: Path, words: list[str], seconds: float) -> dict[str, Any]:
+def ask(port: int, path: Path, words: list[str], first: list[str]) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "load.py"), f"http://127.0.0.1:{port}/act", str(path)]
-    command += [*words, "--seconds", str(seconds)]
-    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    done = subprocess.run([*first, *command, *words], capture_output=True, check=True, text=True)
     return dict(json.loads(done.stdout))
 
 

@@ -113,7 +113,7 @@ def exchange(port: int, raw: bytes, limit_s: float = 30.0) -> Reply:
 
 
 def read_reply(connection: socket.socket, head: bool = False) -> Reply:
-    """Read one reply, without a body where `head`; ConnectionError where the other end says nothing."""
+    """Read one reply, without a body where `head`; ConnectionError where none comes."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)

@@ -1,4 +1,4 @@
-"""Requests that nobody would write: by grammar (JSON of every shape) and by damage (changed bytes)."""
+"""Requests that nobody would write: JSON of every shape, and requests with damaged bytes."""
 
 from __future__ import annotations
 

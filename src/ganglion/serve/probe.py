@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ganglion.core.contracts import Array, Signature
 from ganglion.core.errors import DataError, GanglionError, SettingsError
 from ganglion.core.seeds import rng
 from ganglion.export import inputs
-from ganglion.export.inspection import Inspection
+from ganglion.export.inspection import Inspection, inspect_bytes
 from ganglion.export.inspection import Limits as FileLimits
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.serve.settings import ProbeLimits
@@ -147,7 +147,9 @@ def _confine(limits: ProbeLimits) -> None:
 
 
 def _try(data: bytes, name: str, limits: ProbeLimits) -> dict[str, Any]:
-    policy = OnnxPolicy(data, limits=replace(limits.file))
+    if not data:
+        raise DataError(f"{name} is empty.")
+    policy = OnnxPolicy.inspected(data, name, inspect_bytes(data, name, limits.file))
     signature = policy.signature
     for key, spec in signature.inputs.items():
         if spec.role == "steps" and spec.high is None:

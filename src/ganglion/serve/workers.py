@@ -51,6 +51,7 @@ def serve(settings: ServeSettings, ready: Ready, say: Say) -> None:
 
 def listen(host: str, port: int, shared: bool) -> socket.socket:
     """Bind a socket; SettingsError with one sentence where that fails."""
+    door = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
@@ -60,6 +61,8 @@ def listen(host: str, port: int, shared: bool) -> socket.socket:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         door.bind(address)
     except OSError as problem:
+        if door is not None:
+            door.close()
         reason = problem.strerror or str(problem)
         raise SettingsError(
             f"Cannot listen on {host} port {port}: {reason}. Choose another --port or --host."
