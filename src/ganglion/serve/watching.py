@@ -88,7 +88,7 @@ class Watcher:
                 try:
                     await self._look(source, forced)
                 except (DataError, SettingsError, OSError) as problem:
-                    self._tell(source, f"{problem} The version before keeps answering.")
+                    self._refuse(source, problem)
 
     async def _look(self, source: Source, forced: bool) -> None:
         for path, version, mark in source.newer(forced):
@@ -97,8 +97,8 @@ class Watcher:
                 self._replace(source, model)
             except GanglionError as problem:
                 source.refused.add(mark)
-                self._metrics.add("ganglion_refusals_total", labels(policy=source.name))
-                self._tell(source, f"{problem} The version before keeps answering.")
+                self._told.pop(source.name, None)
+                self._refuse(source, problem)
                 continue
             source.served = mark
             self._told.pop(source.name, None)
@@ -115,7 +115,10 @@ class Watcher:
         self._metrics.add("ganglion_replacements_total", labels(policy=source.name))
         self._say(f"{source.name}: version {model.version} took over from {old.version}.")
 
-    def _tell(self, source: Source, text: str) -> None:
+    def _refuse(self, source: Source, problem: Exception) -> None:
+        """Say what is wrong, once."""
+        text = f"{problem} The version before keeps answering."
         if self._told.get(source.name) != text:
             self._told[source.name] = text
+            self._metrics.add("ganglion_refusals_total", labels(policy=source.name))
             self._say(text)
