@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shlex
+import subprocess
 import time
 from pathlib import Path
 from types import ModuleType
@@ -108,3 +111,24 @@ def test_act_on_the_command_line_and_over_http_are_the_same(policies: Path, tmp_
     assert json.loads(json.dumps(there))["controls"] == pytest.approx(
         np.array(here["outputs"]["controls"][0]), abs=1e-7
     )
+
+
+def curl_lines(page: str) -> list[str]:
+    """The `curl` lines of a page's bash blocks, as printed."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.parametrize(("page", "count"), [("README.md", 4), ("docs/serving.md", 6)])
+def test_the_curl_lines_of_a_page_work_as_printed(
+    page: str, count: int, policies: Path, tmp_path: Path
+) -> None:
+    lines = curl_lines(page)
+    assert len(lines) == count
+    with serving(tmp_path, str(policies / "feedback.onnx")) as server:
+        for line in lines:
+            words = shlex.split(line.replace(":8080", f":{server.port}"))
+            done = subprocess.run([*words, "-w", "\n%{http_code}"], capture_output=True, check=True)
+            body, _, status = done.stdout.decode().rpartition("\n")
+            assert status in ("200", "202"), (line, body)
+            assert isinstance(json.loads(body), dict)
