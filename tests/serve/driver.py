@@ -112,8 +112,8 @@ def exchange(port: int, raw: bytes, limit_s: float = 30.0) -> Reply:
         return read_reply(connection)
 
 
-def read_reply(connection: socket.socket, head: bool = False) -> Reply:
-    """Read one reply, without a body where `head`; ConnectionError where none comes."""
+def read_reply(connection: socket.socket, bare: bool = False) -> Reply:
+    """Read one reply, without a body where `bare`; ConnectionError where none comes."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = connection.recv(65536)
@@ -123,7 +123,7 @@ def read_reply(connection: socket.socket, head: bool = False) -> Reply:
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    while not head and len(body) < int(headers.get("content-length", 0)):
+    while not bare and len(body) < int(headers.get("content-length", 0)):
         part = connection.recv(65536)
         if not part:
             raise ConnectionError("closed within the body")

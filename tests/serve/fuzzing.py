@@ -150,6 +150,6 @@ class Fuzz:
                 connection.sendall(raw)
                 connection.shutdown(socket.SHUT_WR)
             try:
-                return read_reply(connection, head=raw.startswith(b"HEAD"))
+                return read_reply(connection, bare=raw.startswith(b"HEAD"))
             except (ConnectionError, ValueError):
                 return Reply(0, {}, b"")

@@ -137,9 +137,11 @@ def loads(body: bytes | memoryview) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as problem:
         raise malformed(f"The body is not JSON with finite numbers: {problem}.") from None
-    # Each name is followed by one colon; texts that hold one make this check say more than is so.
-    if bytes(body).count(b":") != _names(document):
-        _check_names(bytes(body))
+    # Each name is followed by one colon; a text that holds one only costs a closer look.
+    raw = bytes(body)
+    flat = isinstance(document, dict) and raw.count(b"{") == 1
+    if raw.count(b":") != (len(document) if flat else _names(document)):
+        _check_names(raw)
     return document
 
 
