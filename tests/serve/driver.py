@@ -58,7 +58,8 @@ def serving(folder: Path, *words: str, port: int = 0) -> Iterator[Process]:
     log = folder / f"log-{time.monotonic_ns()}.txt"
     command = [sys.executable, "-W", "error::ResourceWarning", "-m", "ganglion", "serve", *words,
                "--port", str(port), "--json"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1",
+                   "TMPDIR": str(folder)}  # fmt: skip
     with log.open("w") as errors:
         child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder

@@ -18,7 +18,7 @@ from ganglion.serve.settings import ProbeLimits
 from . import toys
 from .hostile_files import HOSTILE, make
 
-QUICK = replace(ProbeLimits(), wall_s=4.0, cpu_s=2)  # make soak takes the real limits
+QUICK = replace(ProbeLimits(), wall_s=10.0, cpu_s=2)  # make soak takes the real limits
 
 
 def test_there_are_thirty_or_more_hostile_files() -> None:

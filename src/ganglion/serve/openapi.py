@@ -91,7 +91,7 @@ def _add_policy(paths: Schema, model: Model, settings: ServeSettings, suffix: st
              "description": "What left-out noise is drawn from; else a counter. Reported."}
         ]  # fmt: skip
     paths[f"/act{suffix}"] = {"post": decision}
-    for what, summary in (("signature", "What the policy takes and gives"), ("card", "Its card")):
+    for what, summary in (("signature", "What the policy takes and gives"), ("card", "The policy card")):
         paths[f"/{what}{suffix}"] = {
             "get": _operation(
                 f"{what}{suffix.replace('/', '_')}", summary, "", _answer({"type": "object"}), _READ
