@@ -14,6 +14,7 @@ from ganglion.core.seeds import rng
 from ganglion.export.inputs import draw
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.export.remote import UrlPolicy
+from ganglion.serve.openapi import _edge
 
 from .driver import Process, get, post
 
@@ -169,7 +170,8 @@ def test_numbers_of_any_form_are_taken(server: Process) -> None:
 def test_a_value_at_its_bound_is_taken_as_float32_rounds_it(server: Process) -> None:
     exact = post(server.port, "/act", {"obs": [2.0, -2.0, 2.0 + 1e-9]})
     assert exact.status == 200
-    assert post(server.port, "/act", {"obs": [2.0, -2.0, 2.0 + 1e-6]}).status == 422
+    assert post(server.port, "/act", {"obs": [2.0, -2.0, 2.0 + 2.0**-23]}).status == 200
+    assert post(server.port, "/act", {"obs": [2.0, -2.0, 2.0 + 1.001 * 2.0**-23]}).status == 422
 
 
 # ---------------------------------------------------------------- what is served
@@ -229,10 +231,27 @@ def test_openapi_has_fixed_lengths_and_float32_bounds(server: Process) -> None:
     paths = get(server.port, "/openapi.json").json["paths"]
     row = paths["/act"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert row["properties"]["obs"] == {
-        "type": "array", "minItems": 3, "maxItems": 3, "description": "m",
-        "items": {"type": "number", "minimum": -2.0, "maximum": 2.0},
+        "type": "array", "minItems": 3, "maxItems": 3, "description": "m; -2 to 2",
+        # what rounds to 2 in float32: up to 2 + 2^-23, half a step of 2^-22
+        "items": {"type": "number", "minimum": -2.0 - 2.0**-23, "maximum": 2.0 + 2.0**-23},
     }  # fmt: skip
     memory = paths["/act/memory"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert memory["required"] == ["obs"]
     assert memory["properties"]["obs"]["items"]["exclusiveMaximum"] == pytest.approx(3.4028235e38)
     assert json.dumps(paths).count("minItems") > 10
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.1, 0.7, 1.0, -3.3, 1e-30, 12345.678, 3.4028234e38])
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_described_bound_is_the_last_number_that_rounds_into_range(
+    bound: float, side: int
+) -> None:
+    """Next to the edge, on both sides, the description and float32's rounding agree."""
+    found = _edge(bound, side)
+    ((name, edge),) = found.items()
+    for value in (np.nextafter(edge, -np.inf), edge, np.nextafter(edge, np.inf)):
+        described = side * value < side * edge if "exclusive" in name else (
+            side * value <= side * edge
+        )  # fmt: skip
+        with np.errstate(over="ignore"):
+            assert described == bool(side * np.float32(value) <= side * np.float32(bound))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_a_job_may_name_its_inputs(tmp_path: Path) -> None:
         ({"job_id": 2**53, "input": [[0.5, 0.3]]}, "A job id is a whole number from 0"),
         ({"job_id": "../1", "input": [[0.5, 0.3]]}, "A job id is a whole number from 0"),
         ({"job_id": 1, "input": []}, "has at least one"),
+        ({"job_id": 1, "input": [[0.5, 0.3]] * 1001}, "1001 rows are too many for one job"),
         ({"job_id": 1, "input": [0.5, 0.3]}, "a list of rows"),
         ({"job_id": 1, "input": [[0.5]]}, "has 1 numbers; expected 2: previous (1), surface (1)"),
         ({"job_id": 1, "input": [[0.5, True]]}, "holds True; expected numbers"),
@@ -132,6 +134,18 @@ def test_old_jobs_go_and_a_full_store_says_so(tmp_path: Path) -> None:
     jobs.add(3)
     assert jobs.count == 2
     assert [job["job_id"] for job in jobs.listed()] == [2, 3]
+
+
+def test_a_folder_that_was_cleaned_away_is_made_again(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs", Limits())
+    jobs.add(1)
+    shutil.rmtree(tmp_path / "jobs")
+    assert (jobs.count, jobs.listed()) == (0, [])
+    with pytest.raises(Problem, match="There is no job 1"):
+        jobs.delete(1)
+    jobs._checked_s = 0.0
+    jobs.add(1)
+    assert jobs.count == 1
 
 
 def test_a_result_of_a_deleted_job_is_not_kept(tmp_path: Path) -> None:

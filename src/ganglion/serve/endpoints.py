@@ -166,8 +166,9 @@ class Endpoints:
 
     def _check_ask(self, served: Served, ask: Ask) -> None:
         """Refuse now what would be refused later, so that a job that was taken is answered."""
-        if ask.rows > self._state.settings.limits.request_rows:
-            raise unfit(f"{ask.rows} rows are too many for one job.")
+        most = self._state.settings.limits.job_rows
+        if ask.rows > most:
+            raise unfit(f"{ask.rows} rows are too many for one job; at most {most}.")
         if served.reader.join([ask]) is None:
             served.reader.settle(ask)
 

@@ -29,12 +29,20 @@ class Jobs:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._folder, self._limits = folder, limits
         self._checked_s = 0.0
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder()
+
+    def _make_folder(self) -> None:
+        """Make the folder: at the start, and again where someone cleaned up after a while."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as problem:
+            raise _no_room(problem) from None
 
     def add(self, number: int) -> None:
         """Take an id; a Problem where it is taken (409) or too much is kept already (429)."""
         if time.monotonic() - self._checked_s > 1.0:
             self._checked_s = time.monotonic()
+            self._make_folder()
             self.expire()
         try:
             descriptor = os.open(self._path(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -93,7 +101,7 @@ class Jobs:
     @property
     def count(self) -> int:
         """Return how many jobs are kept."""
-        return sum(1 for name in os.listdir(self._folder) if name.endswith(".json"))
+        return sum(1 for _ in self._folder.glob("*.json"))
 
     def expire(self) -> None:
         """Forget what is too old; a Problem where there is still too much."""

@@ -23,8 +23,7 @@ from ganglion.serve.reading import SEEDS
 from ganglion.serve.settings import ServeSettings
 
 Schema = dict[str, Any]
-# float32's largest number and half a step: what lies below rounds to a finite number.
-_FLOAT32 = float(np.finfo(np.float32).max) + 2.0**103
+_FLOAT32 = float(np.finfo(np.float32).max)
 _READ = (400, 403, 421)  # what any request may get
 _WRITE = (408, 413, 415, 503)  # what any body may get
 
@@ -91,7 +90,10 @@ def _add_policy(paths: Schema, model: Model, settings: ServeSettings, suffix: st
              "description": "What left-out noise is drawn from; else a counter. Reported."}
         ]  # fmt: skip
     paths[f"/act{suffix}"] = {"post": decision}
-    for what, summary in (("signature", "What the policy takes and gives"), ("card", "The policy card")):
+    for what, summary in (
+        ("signature", "What the policy takes and gives"),
+        ("card", "The policy card"),
+    ):
         paths[f"/{what}{suffix}"] = {
             "get": _operation(
                 f"{what}{suffix.replace('/', '_')}", summary, "", _answer({"type": "object"}), _READ
@@ -200,7 +202,7 @@ def tensor(spec: TensorSpec, clip: bool, batch: bool) -> Schema:
             found |= {"minItems": axis, "maxItems": axis}
     if batch and spec.batched:
         found = {"type": "array", "items": found, "minItems": 1}
-    about = [spec.unit if spec.unit != "1" else "", ", ".join(spec.labels)]
+    about = [spec.unit if spec.unit != "1" else "", ", ".join(spec.labels), _range(spec)]
     said = "; ".join(text for text in about if text)
     return {**found, "description": said} if said else found
 
@@ -219,17 +221,33 @@ def number(spec: TensorSpec, clip: bool) -> Schema:
     low, high = (spec.low, spec.high) if steps or not clip else (None, None)
     low = 1 if steps and low is None else low
     if spec.dtype == "float32":
-        return {
-            "type": "number",
-            **({"exclusiveMinimum": -_FLOAT32} if low is None else {"minimum": low}),
-            **({"exclusiveMaximum": _FLOAT32} if high is None else {"maximum": high}),
-        }
+        least = _edge(-_FLOAT32 if low is None else low, -1)
+        most = _edge(_FLOAT32 if high is None else high, 1)
+        return {"type": "number", **least, **most}
     about = np.iinfo(spec.dtype)
     return {
         "type": "integer",
         "minimum": int(about.min) if low is None else int(np.ceil(low)),
         "maximum": int(about.max) if high is None else int(np.floor(high)),
     }
+
+
+def _edge(bound: float, side: int) -> Schema:
+    """Return what JSON's numbers may be at most (side 1) or at least (-1).
+
+    They are rounded to float32 before they are compared with `bound`, so that a float32 at its
+    bound is in range however it is written; what rounds to the bound is still in range.
+    """
+    rounded = np.float32(bound)
+    with np.errstate(over="ignore"):
+        beyond = float(np.nextafter(rounded, np.float32(side * np.inf)))
+        if not np.isfinite(beyond):
+            beyond = side * 2.0**128
+        edge = (float(rounded) + beyond) / 2
+        inside = side * np.float32(edge) <= side * rounded  # a tie goes to the even neighbour
+    if inside:
+        return {"maximum" if side > 0 else "minimum": edge}
+    return {"exclusiveMaximum" if side > 0 else "exclusiveMinimum": edge}
 
 
 def _rows(signature: Signature, settings: ServeSettings) -> Schema:
@@ -245,7 +263,7 @@ def _rows(signature: Signature, settings: ServeSettings) -> Schema:
         row["items"] = columns[0]
     else:
         row["prefixItems"] = columns
-    return {"type": "array", "minItems": 1, "maxItems": 1000, "items": row}
+    return {"type": "array", "minItems": 1, "maxItems": settings.limits.job_rows, "items": row}
 
 
 def _v2_tensor(name: str, spec: TensorSpec) -> Schema:
@@ -316,6 +334,15 @@ _WHY = {
     429: "Too many jobs are kept.",
     503: "Too much to do, or the server stops.",
 }
+
+
+def _range(spec: TensorSpec) -> str:
+    """Return the declared range in words."""
+    if spec.low is None and spec.high is None:
+        return ""
+    if spec.high is None:
+        return f"{spec.low:g} or more"
+    return f"{spec.high:g} or less" if spec.low is None else f"{spec.low:g} to {spec.high:g}"
 
 
 def _left_out(signature: Signature) -> str:

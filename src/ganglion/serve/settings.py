@@ -28,6 +28,7 @@ class Limits:
     run_s: float = 5.0  # one run of a policy
     inline_s: float = 0.002  # a run that will take longer leaves the event loop
     jobs: int = 10_000
+    job_rows: int = 1000  # of one job
     job_bytes: int = 256 * 2**20
     job_s: float = 3600.0  # how long a result is kept
     streams: int = 256
