@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosedOK
+from websockets.sync.client import connect
 
 from ganglion.serve.drain import drop_new_connections
 
@@ -63,6 +65,27 @@ def test_a_second_signal_stops_at_once(files: Path, tmp_path: Path) -> None:
             began = time.monotonic()
             assert server.stop() == 0
         assert time.monotonic() - began < 1.5
+
+
+def test_streams_are_told_and_the_answer_under_way_is_given(files: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, str(files / "memory.onnx")) as server:
+        address = server.url.replace("http", "ws") + "/stream"
+        with connect(address, proxy=None) as idle, connect(address, proxy=None) as busy:
+            server.child.send_signal(signal.SIGTERM)
+            answers = []
+
+            def ask_on() -> None:
+                for _ in range(10_000):
+                    busy.send('{"obs": [0, 0]}')
+                    answers.append(busy.recv(10))
+
+            with pytest.raises(ConnectionClosedOK, match="1001"):
+                ask_on()
+            assert len(answers) > 50
+            with pytest.raises(ConnectionClosedOK, match="1001"):
+                idle.recv(10)
+        assert server.child.wait(20) == 0
+        assert server.said() == ""
 
 
 def test_a_filter_on_the_door_drops_new_connections_only() -> None:
