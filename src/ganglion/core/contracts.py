@@ -146,6 +146,22 @@ class Metric:
     percent: bool = False
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What somebody else's guide promises of a policy, quoted as it stands.
+
+    metric is a column of the evaluation, "latency" (median of a decision) or "loss" (of training
+    and validation after `epoch`). of says of which policy: the trained one, or the same net
+    untrained.
+    """
+
+    what: str
+    claimed: str
+    metric: str
+    of: Literal["trained", "untrained"] = "trained"
+    epoch: int | None = None
+
+
 @runtime_checkable
 class Task(Protocol):
     """One problem: where its data comes from, how it is learned, how it is judged.
@@ -157,7 +173,8 @@ class Task(Protocol):
     `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
     (figures of both in closed loop; ExportError where they differ), `inputs()` (file name -> bytes
     that a run keeps: what was read and what it was made into), `about` (JSON for the policy card),
-    `efficiency_quotes`.
+    `efficiency_quotes`, `claims` (what others promise of the problem as set, each
+    a `Claim`).
     """
 
     metrics: Sequence[Metric]

@@ -21,7 +21,7 @@ import mujoco
 import numpy as np
 
 from ganglion.core.errors import DataError
-from ganglion.importers.sandbox import Limits, confined
+from ganglion.importers.confinement import Limits, confined
 
 _LARGEST_XML = 4 << 20
 _LARGEST_ASSETS = 128 << 20

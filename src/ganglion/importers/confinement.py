@@ -58,7 +58,7 @@ def confined(
     words = [
         sys.executable,
         "-m",
-        "ganglion.importers.sandbox",
+        "ganglion.importers.confinement",
         function,
         json.dumps(asdict(limits)),
     ]
@@ -92,7 +92,7 @@ def read_pickle(path: Path, limits: Limits | None = None) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-    answer = confined("ganglion.importers.sandbox:unpickled", data, limits, str(path))
+    answer = confined("ganglion.importers.confinement:unpickled", data, limits, str(path))
     return json.loads(answer)
 
 
