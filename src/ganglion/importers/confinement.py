@@ -23,6 +23,7 @@ from typing import Any
 
 from ganglion.core.errors import DataError
 
+_PATIENCE = 10  # s of waiting beside the time that is allowed: the machine may be busy
 _REFUSED = 65  # exit code of a child that says what is wrong with its input
 _NAMES = {  # what NumPy writes for its numbers and arrays, under its old and new module names
     "numpy": {"dtype", "ndarray"},
@@ -66,10 +67,17 @@ def confined(
     env = {"PYTHONPATH": paths, "PATH": os.defpath, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            words, input=data, capture_output=True, env=env, timeout=2 * limits.seconds, check=False
+            words,
+            input=data,
+            capture_output=True,
+            env=env,
+            timeout=_PATIENCE + 2 * limits.seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DataError(f"{what} took more than {limits.seconds} s to read.") from None
+        raise DataError(
+            f"{what} took more than {_PATIENCE + 2 * limits.seconds} s to read."
+        ) from None
     if done.returncode == _REFUSED:
         raise DataError(f"{what}: {done.stderr.decode(errors='replace').strip()}")
     if done.returncode != 0:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import ConvexHull, QhullError
 
 from ganglion.core.contracts import Arrays, Policy
@@ -76,7 +76,8 @@ def animate(task: Motion, policy: Policy, cases: Arrays, rng: np.random.Generato
     every = max(1, round(hz / _FILM_HZ))
     stop = min(len(ours), round(_FILM_S * hz), max(1, int(alive.sum()) + every))
     images = [
-        film_frame(task.world.robot, ours[t], theirs[t], (480, 300)) for t in range(0, stop, every)
+        _named(film_frame(task.world.robot, ours[t], theirs[t], (480, 300)), t / hz)
+        for t in range(0, stop, every)
     ]
     palette = images[0].quantize(64)
     quantised = [i.quantize(palette=palette, dither=Image.Dither.NONE) for i in images]
@@ -86,6 +87,15 @@ def animate(task: Motion, policy: Policy, cases: Arrays, rng: np.random.Generato
         duration=round(1000 * every / hz), optimize=False,
     )  # fmt: skip
     return out.getvalue()
+
+
+def _named(image: Image.Image, seconds: float) -> Image.Image:
+    """Write into a picture of the film what is what, and when."""
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(15)
+    words = ((_INK, "policy"), (_GREY, "reference"), (_GREY, f"{seconds:.1f} s"))
+    for x, (colour, text) in zip((14, 74, 436), words, strict=True):
+        pen.text((x, 10), text, fill=colour, font=font)
+    return image
 
 
 def film_frame(robot: Robot, ours: Floats, theirs: Floats, size: tuple[int, int]) -> Image.Image:
