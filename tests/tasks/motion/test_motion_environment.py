@@ -10,7 +10,8 @@ import pytest
 import torch
 from layouts import BIPED, walk
 
-from ganglion.tasks.motion import style
+from ganglion import registry
+from ganglion.tasks.motion import learning, style
 from ganglion.tasks.motion.environment import Practice, TrackingEnvironment
 from ganglion.tasks.motion.mdp import Rules
 from ganglion.tasks.motion.physics import Rates, RolloutPhysics
@@ -54,6 +55,27 @@ def test_noise_at_starts_is_as_large_as_asked() -> None:
     assert np.abs(noise.tilt[:, :2]).max() == pytest.approx(0.1, rel=0.01)
     assert (noise.tilt[:, 2] == 0.0).all()
     assert np.abs(noise.speeds).max() == pytest.approx(0.2, rel=0.01)
+
+
+def test_starts_are_off_the_place_of_the_reference_by_as_much_as_asked() -> None:
+    made = environment(start=0.0, offset=0.05)
+    off = made.observe()[1][:, RULES.layout.slice("position_error")]
+    wide = off[:, :2].abs().max()
+    assert 0.03 < wide <= 0.05 * RULES.size + 1e-6
+    assert off[:, 2].abs().max() < 3e-3
+    none = environment(start=0.0).observe()[1][:, RULES.layout.slice("position_error")]
+    assert none[:, :2].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("problem", "off"),
+    [({}, True), ({"start_offset": 0.0}, False), ({"observation": "proprio"}, False)],
+)
+def test_only_who_sees_its_place_starts_off_it(problem: dict[str, Any], off: bool) -> None:
+    cfg: Any = registry.resolve("motion", "quick", [{"problem": problem}])
+    made: Any = learning.environment(registry.make("motion", cfg).world, cfg, 0, "cpu")  # type: ignore[attr-defined]
+    place = made.observe()[1][:, RULES.layout.slice("position_error")][:, :2]
+    assert (float(place.abs().max()) > 0.01) == off
 
 
 def test_the_first_steps_of_the_open_loop_are_nearly_perfect() -> None:

@@ -162,6 +162,11 @@ class ProblemSettings(Settings):
     start_noise: float = setting(
         1.0, "Factor on the noise at starts (joints and tilt .05 rad, speeds .1).", ge=0.0, le=10.0
     )
+    start_offset: float = setting(
+        0.06, "How far off the reference's place training starts, where the policy sees its place: "
+        "it learns to come back. For the biped's leg; scaled with others.", unit="m", ge=0.0,
+        le=0.2,
+    )  # fmt: skip
     sensor_noise: float = setting(
         0.0, "Factor on noise of the sensors (joints .02 rad, gyro .2 rad/s, up .03).", ge=0.0,
         le=10.0,

@@ -32,8 +32,9 @@ _UNIFORM = 0.3  # share of starts that are spread evenly all the same
 class Practice:
     """How episodes go: their length in steps, and what disturbs them.
 
-    start and sensor are factors on the noise of starts and of what is seen; latency is the steps by
-    which a target may come late; push is the speed in m/s of kicks, one about every `push_steps`.
+    start and sensor are factors on the noise of starts and of what is seen; offset is how far in m
+    a start is off the reference's place; latency is the steps by which a target may come late; push
+    is the speed in m/s of kicks, one about every `push_steps`.
     """
 
     steps: int = 500
@@ -42,6 +43,7 @@ class Practice:
     latency: int = 0
     push: float = 0.0
     push_steps: int = 200
+    offset: float = 0.0
 
 
 class TrackingEnvironment:
@@ -216,6 +218,9 @@ class TrackingEnvironment:
         clip, frame = self._draw_starts(count, rng)
         joints = len(self._rules.robot.joints)
         noise = Noise.draw(count, joints, self._practice.start, rng)
+        if self._practice.offset:
+            reach = self._practice.offset * self._rules.size
+            noise = replace(noise, place=rng.uniform(-reach, reach, (count, 2)))
         qpos, qvel = start(self._reference, clip, frame, noise)
         delay = rng.integers(0, self._practice.latency + 1, count)
         place = self._sent(clip), self._sent(frame)

@@ -66,6 +66,7 @@ def environment(world: World, cfg: Config, seed: int, device: str) -> VectorEnvi
         max(1, round(problem.episode_s * world.rates.control_hz)), problem.start_noise,
         problem.sensor_noise, problem.latency, problem.push,
         max(1, round(4.0 * world.rates.control_hz)),
+        problem.start_offset if world.seen.privileged and not world.seen.commanded else 0.0,
     )  # fmt: skip
     physics = _physics(world, cfg, rng, device)
     return TrackingEnvironment(physics, world.reference, world.judged, practice, world.seen, rng)

@@ -20,11 +20,15 @@ JOINT_NOISE, TILT_NOISE, SPEED_NOISE = 0.05, 0.05, 0.1  # rad, rad, m/s and rad/
 
 @dataclass(frozen=True)
 class Noise:
-    """What is off at a start: joints (N, J) rad, tilt (N, 3) rad, speeds (N, 6 + J)."""
+    """What is off at a start: joints (N, J) rad, tilt (N, 3) rad, speeds (N, 6 + J).
+
+    place (N, 2) in m is how far off the reference the robot is put; None is nowhere.
+    """
 
     joints: Floats
     tilt: Floats
     speeds: Floats
+    place: Floats | None = None
 
     @staticmethod
     def draw(count: int, joints: int, factor: float, rng: np.random.Generator) -> Noise:
@@ -51,6 +55,8 @@ def start(
     quat = rotations.multiply(rotations.exponential(noise.tilt), pose.quat)
     sunk = robot.lowest(*robot.foot_frames(pose.position, quat, joints)).min(-1)
     position = pose.position.copy()
+    if noise.place is not None:
+        position[:, :2] += noise.place
     position[:, 2] += np.maximum(0.0, -sunk)
     linear, angular = pose.linear + noise.speeds[:, :3], pose.angular + noise.speeds[:, 3:6]
     qvel = robot.to_qvel(linear, angular, pose.joint_vel + noise.speeds[:, 6:])
