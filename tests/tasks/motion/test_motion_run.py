@@ -38,9 +38,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_the_run_keeps_the_motions_it_learned_and_what_was_found_in_them(run: Run) -> None:
     clips = motion_file.read(run.folder / "inputs" / "motion.npz")
     assert [c.frames for c in clips] == [32]
-    found = json.loads((run.folder / "inputs" / "validation.json").read_text())
-    assert found["reports"][0]["findings"] == []
-    assert found["reports"][0]["measured"]["fps"] == 50.0
+    stages = json.loads((run.folder / "inputs" / "stages.json").read_text())
+    assert list(stages) == ["import", "preprocess", "validate"]
+    (read,), (made,), (judged,) = stages.values()
+    assert read["frames"] == made["frames"] == 32
+    assert made["digest"] == clips[0].digest != read["digest"]
+    assert made["notes"] == ["moved by 2 mm onto the ground"]
+    assert judged["findings"] == []
+    assert judged["measured"]["fps"] == 50.0
 
 
 def test_the_exported_file_says_how_to_run_it(run: Run) -> None:

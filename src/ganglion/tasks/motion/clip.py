@@ -47,6 +47,13 @@ class Clip:
     notes: tuple[str, ...] = ()
     claimed: Floats | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """Return what identifies the motion, as JSON."""
+        return {
+            "name": self.name, "frames": self.frames, "fps": self.fps, "loop": self.loop,
+            "source": self.source, "licence": self.licence, "digest": self.digest,
+        }  # fmt: skip
+
     @property
     def frames(self) -> int:
         return len(self.root_pos)

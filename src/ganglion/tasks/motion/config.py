@@ -13,7 +13,14 @@ from pydantic import Field, model_validator
 from ganglion.core.errors import SettingsError
 from ganglion.core.settings import Settings, combine, setting, variant
 from ganglion.rl.settings import PpoSettings, PriorSettings
-from ganglion.train.settings import DataSettings, OptimSettings, TaskSettings, TrainSettings, Width
+from ganglion.train.settings import (
+    DataSettings,
+    ExportSettings,
+    OptimSettings,
+    TaskSettings,
+    TrainSettings,
+    Width,
+)
 
 _PLANAR = "Hold the root in the x-z plane: it cannot fall sideways. For quick checks."
 Range = tuple[float, float]
@@ -260,6 +267,7 @@ class Config(TaskSettings):
     data: DataSettings = DataSettings(fresh=True, validation=16, test=64, shard=64)
     train: TrainSettings = TrainSettings(steps=488, batch_size=3_072, eval_every=122)
     optim: OptimSettings = OptimSettings(lr=1e-3, schedule="none")
+    export: ExportSettings = ExportSettings(tolerance=1e-5)
 
     @model_validator(mode="after")
     def _fits(self) -> Config:

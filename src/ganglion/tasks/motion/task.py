@@ -84,19 +84,21 @@ class Motion:
             "joints": [robot.joints[a] for a in robot.actuated],
             "targets": robot.targets.tolist(), "home": robot.home.tolist(),
             "mean": rules.mean.tolist(), "robot": robot.digest,
-            "motions": [{"name": c.name, "digest": c.digest, "frames": c.frames, "loop": c.loop}
-                        for c in world.clips[:_NAMED]],
+            "motions": [c.summary() for c in world.clips[:_NAMED]],
         }  # fmt: skip
         return dict(files.finite(found))  # a joint without limits has infinite ones
 
     def inputs(self) -> dict[str, bytes]:
-        """Return the motions as they are learned, and what was found in them."""
+        """Return the motions as they are learned, and what the stages before training gave."""
         world = self.world
-        reports = [r.to_json() for r in world.reports]
-        notes = {c.name: c.notes for c in world.clips if c.notes}
+        stages = {
+            "import": [c.summary() for c in world.imported],
+            "preprocess": [{**c.summary(), "notes": list(c.notes)} for c in world.clips],
+            "validate": [r.to_json() for r in world.reports],
+        }
         return {
             "motion.npz": motion_file.packed(world.clips),
-            "validation.json": json.dumps({"reports": reports, "notes": notes}, indent=1).encode(),
+            "stages.json": json.dumps(stages, indent=1).encode(),
         }
 
     def generate(self, count: int, split: str, rng: np.random.Generator) -> Arrays:

@@ -33,7 +33,8 @@ from ganglion.tasks.motion.robot import Robot
 class World:
     """A robot, the motions it should perform, and the rules of the problem.
 
-    seen is what the policy sees, judged what the critic does.
+    seen is what the policy sees, judged what the critic does; imported are the motions as they were
+    read or generated, before `preprocess`.
     """
 
     robot: Robot
@@ -42,6 +43,7 @@ class World:
     judged: Rules
     rates: Rates
     reports: tuple[validation.Report, ...]
+    imported: tuple[Clip, ...] = ()
 
     @property
     def clips(self) -> tuple[Clip, ...]:
@@ -57,7 +59,8 @@ def make(cfg: Config) -> World:
 def _make(cfg: Config, text: str) -> World:
     body = _robot(cfg)
     rates = Rates(cfg.physics.control_hz, cfg.physics.substeps)
-    clips = [preprocess.prepared(c, body, rates.control_hz) for c in _clips(cfg, body)]
+    imported = tuple(_clips(cfg, body))
+    clips = [preprocess.prepared(c, body, rates.control_hz) for c in imported]
     reports = tuple(validation.check(c, body) for c in clips)
     if not cfg.faulty:
         for report in reports:
@@ -70,7 +73,7 @@ def _make(cfg: Config, text: str) -> World:
     kind = (problem.action == "residual", problem.goal == "command", problem.action_scale)
     judged = Rules(body, reference.mean, True, *kind)
     seen = judged if problem.observation == "full" else Rules(body, reference.mean, False, *kind)
-    return World(body, reference, seen, judged, rates, reports)
+    return World(body, reference, seen, judged, rates, reports, imported)
 
 
 def _robot(cfg: Config) -> Robot:
