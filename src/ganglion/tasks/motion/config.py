@@ -170,7 +170,7 @@ class ProblemSettings(Settings):
         1.0, "Factor on the noise at starts (joints and tilt .05 rad, speeds .1).", ge=0.0, le=10.0
     )
     start_offset: float = setting(
-        0.06, "How far off the reference's place training starts, where the policy sees its place: "
+        0.12, "How far off the reference's place training starts, where the policy sees its place: "
         "it learns to come back. For the biped's leg; scaled with others.", unit="m", ge=0.0,
         le=0.2,
     )  # fmt: skip
@@ -351,7 +351,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
         "robot": {"planar": True},
         "train": {"steps": 49, "batch_size": 2_048, "eval_every": 49},
     },
-    "quick": {"train": {"steps": 132, "eval_every": 66}},
+    "quick": {"train": {"steps": 140, "eval_every": 70}},
     "standard": {},
     "max": {
         "problem": {
