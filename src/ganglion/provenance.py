@@ -16,6 +16,7 @@ import ganglion
 
 _PACKAGES = (
     "torch", "numpy", "scipy", "pydantic", "onnx", "onnxscript", "onnxruntime", "safetensors",
+    "mujoco",
 )  # fmt: skip
 
 
