@@ -2,11 +2,10 @@
 
 python benchmarks/motion.py [--rounds 5] [--latency]
 
-All three drive the same environment object (256 robots of the preset `quick`) on one thread, turn
+All three drive the same environment (128 robots of the preset `quick`) on one thread, turn
 by turn, and are timed in CPU seconds: ours learns, rsl_rl learns with the same nets, rollouts,
 passes and minibatches, the third acts at random through NumPy arrays as a Gymnasium loop does.
-rsl_rl is a development extra: pip install --no-deps rsl-rl-lib tensordict pyvers GitPython gitdb
-smmap
+rsl_rl (BSD-3-Clause) is an extra for this alone: pip install -e '.[bench]'
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ def main() -> int:
     if asked.latency:
         return decisions(rounds)
     cfg: Any = registry.resolve("motion", "quick", [{"train": {"steps": 100_000}}])
-    loops = {"ours": ours(cfg), "bare loop": bare(cfg)}
+    loops = {"ours": ours(cfg), "Gymnasium-style, no learning": bare(cfg)}
     try:
         loops["rsl_rl"] = theirs(cfg)
     except ImportError as error:

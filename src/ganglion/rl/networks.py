@@ -22,7 +22,8 @@ def perceptron(widths: Sequence[int], output_gain: float) -> nn.Sequential:
         last = i == len(widths) - 2
         nn.init.orthogonal_(linear.weight, output_gain if last else 2.0**0.5)
         nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.ELU()]
+        # in place: its gradient is then taken from its result, without a second exponential
+        layers += [linear] if last else [linear, nn.ELU(inplace=True)]
     return nn.Sequential(*layers)
 
 

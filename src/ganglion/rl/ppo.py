@@ -95,17 +95,17 @@ class PpoLearner:
         done = bad = 0
         moved: list[float] = []  # how far the policy has, in each part of the last pass
         for part in self._minibatches(rows, draw):
-            loss, terms = self._loss(part)
+            loss, terms, mean = self._loss(part)
             if done >= self._last_pass:
-                moved.append(self._divergence(part))
+                moved.append(self._divergence(part, mean))
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             grads = [p.grad for p in parameters if p.grad is not None]
-            norm = nn.utils.get_total_norm(grads, foreach=True)
+            norm = torch.cat([g.view(-1) for g in grads]).norm()
             if self._optim.clip_norm:
-                nn.utils.clip_grads_with_norm_(
-                    parameters, self._optim.clip_norm, norm, foreach=True
-                )
+                factor = (self._optim.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+                for grad in grads:
+                    grad.mul_(factor)
             done += 1
             if not torch.isfinite(norm):
                 bad += 1
@@ -178,14 +178,13 @@ class PpoLearner:
         return (self._ppo.epochs - 1) * parts
 
     @torch.no_grad()
-    def _divergence(self, part: dict[str, Tensor]) -> float:
-        """Return the mean divergence from the policy that acted."""
-        actor = self._parts.actor
-        mean = actor.layers(part["seen"])
-        return float(divergence(part["mean"], part["log_std"], mean, actor.log_std).mean())
+    def _divergence(self, part: dict[str, Tensor], mean: Tensor) -> float:
+        """Return the mean divergence of the policy that acts `mean` now from the one that acted."""
+        spread = self._parts.actor.log_std
+        return float(divergence(part["mean"], part["log_std"], mean, spread).mean())
 
-    def _loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its parts."""
+    def _loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the loss, its parts, and the mean actions."""
         actor, critic, cfg = self._parts.actor, self._parts.critic, self._ppo
         mean, log_std = actor.layers(part["seen"]), actor.log_std
         ratio = torch.exp(log_probability(part["action"], mean, log_std) - part["log_prob"])
@@ -195,7 +194,7 @@ class PpoLearner:
         value_loss = (values - part["returns"]).square().mean()
         entropy = log_std.sum()  # up to a constant
         loss = surrogate + cfg.value_weight * value_loss - cfg.entropy * entropy
-        return loss, {"surrogate": surrogate, "value_loss": value_loss}
+        return loss, {"surrogate": surrogate, "value_loss": value_loss}, mean
 
     def _adapt(self, kl: float) -> None:
         """Lower the rate where the policy moved too far, raise it where it hardly moved."""

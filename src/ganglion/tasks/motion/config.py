@@ -191,7 +191,10 @@ class ModelSettings(Settings):
     """Actor and critic."""
 
     hidden: tuple[Width, ...] = setting((128, 128), "Widths of both nets' layers.")
-    initial_std: float = setting(0.4, "Spread of the first actions.", gt=0.0, le=10.0)
+    initial_std: float = setting(
+        0.25, "Spread of the first actions; what walks under much noise walks too far without it.",
+        gt=0.0, le=10.0,
+    )  # fmt: skip
 
 
 class StyleSettings(PriorSettings):
