@@ -345,6 +345,7 @@ def _digest(path: Path) -> str:
 _COMMAND = {
     "clip": {"kind": "sweep"},
     "problem": {"action": "absolute"},
+    "model": {"initial_std": 0.4},  # there is no reference to begin with: more is to be found
     # a discriminator that a processor can train; the defaults are for a GPU
     "loss": {"kind": "ppo", "style": {"on": True, "hidden": [256, 128], "batch": 512, "steps": 2}},
 }
