@@ -191,10 +191,7 @@ class ModelSettings(Settings):
     """Actor and critic."""
 
     hidden: tuple[Width, ...] = setting((128, 128), "Widths of both nets' layers.")
-    initial_std: float = setting(
-        0.25, "Spread of the first actions; what walks under much noise walks too far without it.",
-        gt=0.0, le=10.0,
-    )  # fmt: skip
+    initial_std: float = setting(0.4, "Spread of the first actions.", gt=0.0, le=10.0)
 
 
 class StyleSettings(PriorSettings):
@@ -345,7 +342,6 @@ def _digest(path: Path) -> str:
 _COMMAND = {
     "clip": {"kind": "sweep"},
     "problem": {"action": "absolute"},
-    "model": {"initial_std": 0.4},  # there is no reference to begin with: more is to be found
     # a discriminator that a processor can train; the defaults are for a GPU
     "loss": {"kind": "ppo", "style": {"on": True, "hidden": [256, 128], "batch": 512, "steps": 2}},
 }
