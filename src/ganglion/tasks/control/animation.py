@@ -25,7 +25,7 @@ def animate(task: Control, policy: Policy, cases: Arrays, rng: np.random.Generat
     """Return a GIF in the task's own time of a few cases, policy and optimum together."""
     trial = task.trial(view.spread(cases), rng)
     ours = view.run(policy, trial, rng).states
-    best = oracle.solve(trial.plant, trial.state, trial.target).states
+    best = oracle.remembered(trial.plant, trial.state, trial.target).states
     every = max(1, ours.shape[1] // _FRAMES)
     times = [*range(0, ours.shape[1] - 1, every), ours.shape[1] - 1]
     pictures = [_frame(trial.plant, ours, best, trial.target, t) for t in times]

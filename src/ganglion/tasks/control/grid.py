@@ -15,24 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ganglion.tasks.control.plants.base import Floats, Plant
+from ganglion.tasks.control.plants.base import Course, Floats, Plant
 
 _ANGLES, _RATES, _CONTROLS = 300, 301, 31
 _BLOCK = 60  # tables are made for multiples of this many steps, so that horizons share them
 Values = NDArray[np.float32]  # (steps left, G)
 
 
-def plan(plant: Plant, x0: Floats, target: Floats) -> Floats:
-    """Return controls (B, N, 1) that follow the table greedily from x0 (B, 2) to the origin."""
+def plan(plant: Plant, x0: Floats, target: Floats) -> Course:
+    """Return what follows the table greedily from x0 (B, 2) to the origin."""
     if plant.n != 2 or plant.m != 1 or plant.angles != (0,) or target.any():
         raise ValueError(f"{plant.name} is not one angle and its rate with one control to 0.")
     steps = plant.num_steps
     values = _values(replace(plant, num_steps=1), -(-steps // _BLOCK) * _BLOCK)
-    x, out = x0, np.empty((len(x0), steps, 1))
+    states, controls = [x0], []
     for t in range(steps):
-        out[:, t] = _greedy(plant, values[steps - t - 1], x)
-        x = plant.step(x, out[:, t])
-    return out
+        controls.append(_greedy(plant, values[steps - t - 1], states[-1]))
+        states.append(plant.step(states[-1], controls[-1]))
+    return Course(np.stack(states, 1), np.stack(controls, 1))
 
 
 def _greedy(plant: Plant, after: Values, x: Floats) -> Floats:

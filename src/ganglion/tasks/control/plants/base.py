@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,17 @@ Components = tuple[Any, ...]  # the components of a vector, each an array (..., 
 def namespace(x: Any) -> Any:
     """Return the module whose functions take `x`: numpy, or the library of a tensor."""
     return np if isinstance(x, np.ndarray) else sys.modules[type(x).__module__.partition(".")[0]]
+
+
+class Course(NamedTuple):
+    """A trajectory: states (B, N + 1, n) and the controls (B, N, m) on its way.
+
+    They stay together, because replaying controls for seconds amplifies the last bit of a plant
+    that falls over.
+    """
+
+    states: Floats
+    controls: Floats
 
 
 @dataclass(frozen=True)
@@ -129,8 +140,8 @@ class Plant(ABC):
             states.append(self.step(states[-1], u[:, t]))
         return namespace(x0).stack(states, 1)
 
-    def guesses(self, x0: Floats, target: Floats) -> list[Floats]:
-        """Return controls (B, N, m) from which a local solver may begin, besides the usual ones."""
+    def guesses(self, x0: Floats, target: Floats) -> list[Course]:
+        """Return where a local solver may begin, instead of gentle LQR; within the bounds."""
         return []
 
     # ------------------------------------------------------------ cost
