@@ -191,7 +191,8 @@ def _moved(table: Table, move: _Move) -> Table:
 
 def _stencil(shift: Floats) -> Table:
     """Linear weights (3, ...) of the points before, at and after, for shifts within (-1, 1)."""
-    assert np.abs(shift).max() < 1.0  # the axes are as wide as the moves
+    if np.abs(shift).max() >= 1.0:
+        raise ValueError("a move passes more than one point: the axes are made wider than that")
     ahead, back = np.maximum(shift, 0.0), np.maximum(-shift, 0.0)
     return np.stack([back, 1.0 - ahead - back, ahead]).astype(np.float32)
 
