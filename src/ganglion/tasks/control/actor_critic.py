@@ -30,10 +30,10 @@ from ganglion.tasks.control.closed_loop import (
     jacobian,
     pulls,
 )
-from ganglion.tasks.control.config import ActorCriticLoss
 from ganglion.tasks.control.critics import Critic, TableCritic, hull
 from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.losses import steps_left
+from ganglion.tasks.control.objectives import ActorCriticLoss
 from ganglion.tasks.control.plant import Plant
 from ganglion.train import optim
 from ganglion.train.batches import to_device

@@ -54,6 +54,18 @@ class _Update:
         return _Update(self.forward[:, rows], self.gains[:, rows], self.slope[rows])
 
 
+@dataclass(frozen=True)
+class Expansion:
+    """Q(x + dx, u + du) - Q = g'du + du' H du / 2 + du' C dx + ..., of the cost to go by each step.
+
+    gradient (N, B, m), hessian (N, B, m, m), cross (N, B, m, n); the other terms move no control.
+    """
+
+    gradient: Floats
+    hessian: Floats
+    cross: Floats
+
+
 def solve(
     plant: Plant, begin: Course, target: Floats,
     tol: float = 1e-9, iterations: int = 500, strict: bool = True,
@@ -97,17 +109,35 @@ def feedback(plant: Plant, course: Course, target: Floats) -> Floats:
 
     The linear-quadratic regulator along the way (Anderson and Moore, Optimal Control, section 2.4).
     """
+    return _around(plant, course, target)[0].gains.transpose(1, 0, 2, 3)
+
+
+def expansion(plant: Plant, course: Course, target: Floats) -> Expansion:
+    """Return how the cost of optimal courses answers to changes, batch-major (B, N, ...)."""
+    found = _around(plant, course, target)[1]
+    gradient, hessian, cross = found.gradient, found.hessian, found.cross
+    return Expansion(gradient.swapaxes(0, 1), hessian.swapaxes(0, 1), cross.swapaxes(0, 1))
+
+
+def _around(plant: Plant, course: Course, target: Floats) -> tuple[_Update, Expansion]:
     states, controls = (np.array(a.transpose(1, 0, 2), order="C") for a in course)
     paths = _Paths(states, controls, target, np.zeros(len(target)))
-    return _backward(plant, paths, np.zeros(len(target))).gains.transpose(1, 0, 2, 3)
+    (steps, cases, m), n = controls.shape, states.shape[2]
+    found = Expansion(*(np.empty((steps, cases, m, *more)) for more in ((), (m,), (n,))))
+    return _backward(plant, paths, np.zeros(cases), found), found
 
 
 def _cost(plant: Plant, states: Floats, controls: Floats, target: Floats) -> Floats:
     return np.asarray(plant.cost(states.transpose(1, 0, 2), controls.transpose(1, 0, 2), target))
 
 
-def _backward(plant: Plant, paths: _Paths, ridge: Floats) -> _Update:
-    """Expand the cost-to-go backwards in time (Tassa et al. 2014, eq. 5-11); ridge (B,) on Q_uu."""
+def _backward(
+    plant: Plant, paths: _Paths, ridge: Floats, record: Expansion | None = None
+) -> _Update:  # fmt: skip
+    """Expand the cost-to-go backwards in time (Tassa et al. 2014, eq. 5-11); ridge (B,) on Q_uu.
+
+    The expansion by each step's control is left in `record`.
+    """
     steps, cases, m = paths.controls.shape
     n = plant.n
     flat = paths.states[:-1].reshape(-1, n), paths.controls.reshape(-1, m)
@@ -127,6 +157,8 @@ def _backward(plant: Plant, paths: _Paths, ridge: Floats) -> _Update:
         va, vb = vxx @ a[t], vxx @ b[t]
         gx, gu = lx[t][..., None] + at[t] @ vx, lu[t][..., None] + bt[t] @ vx
         hxx, huu, hux = qxx[t] + at[t] @ va, quu + bt[t] @ vb, bt[t] @ va
+        if record:
+            record.gradient[t], record.hessian[t], record.cross[t] = gu[..., 0], huu, hux
         k, free = boxqp.stage(huu + damping, gu[..., 0], low[t], high[t])
         gain = _gains(huu + damping, hux, free)
         update.forward[t], update.gains[t] = k, gain
