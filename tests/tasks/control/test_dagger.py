@@ -29,7 +29,8 @@ LOSS = {"kind": "dagger", "plans": 12, "rounds": 2, "plans_per_round": 6}
 
 def settings(plans: int = 12, **train: Any) -> dict[str, Any]:
     return {
-        "problem": PROBLEM, "loss": {**LOSS, "plans": plans}, "model": {"kind": "feedback", "hidden": [16, 16]},
+        "problem": PROBLEM, "loss": {**LOSS, "plans": plans},
+        "model": {"kind": "feedback", "hidden": [16, 16]},
         "train": {"threads": 1, "batch_size": 64, **train},
     }  # fmt: skip
 

@@ -64,11 +64,6 @@ class ActorCriticLoss(Settings):
         0.3, "Share of new trajectories from the hardest starts. Raise it where few starts keep "
         "failing.", ge=0.0, le=1.0,
     )  # fmt: skip
-    scattered: float = setting(
-        0.0, "Share of new trajectories that begin where another one is, with a random time left: "
-        "the critic then knows states that the policy avoids. 0.3-0.6 for swing-ups.", ge=0.0,
-        le=1.0,
-    )  # fmt: skip
     renewal: float = setting(
         0.0, "Share of the trajectories that begin anew at each step, besides those that end. "
         "Raise it where the first moves decide.", ge=0.0, le=1.0,
