@@ -194,7 +194,9 @@ def _training(
 def _facts(run: Run, session: Session, timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the diagnosis needs besides curves and settings."""
     updates = [t for t in timing if t.get("kind") == "train"]
-    seconds = sum(t["seconds"] for t in updates)
+    # an estimate from the first updates knows nothing of labels that are made on the way
+    labelling = float(getattr(session.learner, "labelling_seconds", 0.0))
+    seconds = max(0.0, sum(t["seconds"] for t in updates) - labelling)
     logging = sum(t.get("log_s", 0.0) for t in updates)
     data = float(getattr(session.learner, "data_seconds", 0.0))
     early = [t["seconds"] for t in updates[1:6]]

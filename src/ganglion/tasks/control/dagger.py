@@ -8,6 +8,7 @@ Sources: see `DaggerLoss`. Shapes: B cases, n states.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class DaggerLearner:
         total, count = cfg.train.total_steps(None), loss.rounds
         self._due = [int(_UNTIL * total * i / (count + 1)) for i in range(1, count + 1)]
         self._done = 0
+        self.labelling_seconds = 0.0  # since this process began, for the diagnosis
         self._validation: tuple[Arrays, dict[str, Tensor]] | None = None
 
     @property
@@ -64,17 +66,27 @@ class DaggerLearner:
         """Return the number of optimizer steps taken."""
         return self._inner.step
 
+    @property
+    def data_seconds(self) -> float:
+        """Time spent on batches, for the diagnosis."""
+        return self._inner.data_seconds
+
     def update(self) -> Metrics:
         """Make the plans that are due, then take the steps up to the next boundary."""
+        began = time.perf_counter()
+        self._make_plans()
+        self.labelling_seconds += time.perf_counter() - began
+        return {**self._inner.update(), "plans": float(self._plans.count)}
+
+    # ------------------------------------------------------------ plans
+
+    def _make_plans(self) -> None:
         if not self._plans.count:
             rng = seeds.rng(self._seed, "plans")
             self._plans.add(*self._starts(rng, self._loss.plans), self._plant.num_steps)
         while self._done < len(self._due) and self.step >= self._due[self._done]:
             self._follow(seeds.rng(self._seed, "plans", 1 + self._done))
             self._done += 1
-        return {**self._inner.update(), "plans": float(self._plans.count)}
-
-    # ------------------------------------------------------------ plans
 
     def _starts(self, rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
         plant = self._plant
