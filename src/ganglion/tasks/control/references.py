@@ -15,6 +15,7 @@ from ganglion.tasks.control.riccati import steady_tracking_gain, tracking_gains
 
 ADMM_ITERATIONS = (5, 10, 20)
 REACH = 10.0  # declared range of states and targets, in start boxes
+_STRAYED = 0.5  # start boxes off a plan: there its feedback, a linear one, no longer holds
 _CARRIED = ("plan", "course", "gains")
 
 
@@ -71,7 +72,7 @@ class Oracle:
 
     Of a nonlinear plant it carries its plan from call to call. Where the optimum is certain, the
     plan is the guess that the next call begins with. Elsewhere the plan itself goes on, with the
-    feedback that is optimal around it: solving anew from a disturbed swing would first replay it.
+    feedback that is optimal around it, until a case is too far off it and gets a new one.
     Without noise its closed loop is its plan (principle of optimality), which `consistent` says,
     so that nobody solves the same problem N times.
     """
@@ -116,18 +117,30 @@ class Oracle:
         return {"controls": controls, "plan": _later(controls)}
 
     def _follow(self, inputs: Arrays) -> Arrays:
-        """Act by the plans that are carried, or make them."""
+        """Act by the plans that are carried, or make them, or make them anew far from them."""
         plant, held = self.plant, {k: np.array(inputs[k], np.float32) for k in _CARRIED}
         if not held["plan"].any():
-            held = self._plan(inputs)
-        moved = np.asarray(inputs["state"], np.float64) - held["course"][:, 0]
+            held = self._plan(inputs, oracle.remembered)
+        off = self._off(inputs, held)
+        lost = np.flatnonzero((np.abs(off) / plant.start_box).max(1) > _STRAYED)
+        if lost.size:
+            part = self._plan({k: np.asarray(v)[lost] for k, v in inputs.items()}, oracle.solve)
+            for name, array in part.items():
+                held[name][lost] = array
+            off = self._off(inputs, held)
         gains = held["gains"][:, 0].reshape(-1, plant.m, plant.n)
-        off = plant.error(moved, np.zeros_like(moved))
         now = plant.clip(held["plan"][:, 0] + np.einsum("bij,bj->bi", gains, off))
         held["plan"][:, 0] = now
         return {"controls": held["plan"], **{k: _later(v) for k, v in held.items()}}
 
-    def _plan(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+    def _off(self, inputs: Arrays, held: Mapping[str, NDArray[np.float32]]) -> Floats:
+        """Return how far each case (B, n) is from where its plan wanted it now."""
+        moved = np.asarray(inputs["state"], np.float64) - held["course"][:, 0]
+        return np.asarray(self.plant.error(moved, np.zeros_like(moved)))
+
+    def _plan(
+        self, inputs: Arrays, solve: Callable[[Plant, Floats, Floats], oracle.Solution]
+    ) -> dict[str, NDArray[np.float32]]:
         plant, steps = self.plant, self.plant.num_steps
         x, target = (np.asarray(inputs[k], np.float64) for k in ("state", "target"))
         left = steps_left(plant, inputs)
@@ -136,7 +149,7 @@ class Oracle:
         for count in np.unique(left):
             rows = np.flatnonzero(left == count)
             part = oracle.shortened(plant, int(count))
-            best = oracle.remembered(part, x[rows], target[rows])
+            best = solve(part, x[rows], target[rows])
             gains = ilqr.feedback(part, Course(best.states, best.controls), target[rows])
             held["plan"][rows, :count] = best.controls
             held["course"][rows, :count] = best.states[:, :-1]
