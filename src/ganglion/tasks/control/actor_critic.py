@@ -29,6 +29,7 @@ from ganglion.tasks.control.closed_loop import (
     closed_loop_cost,
     jacobian,
     pulls,
+    run,
 )
 from ganglion.tasks.control.critics import Critic, TableCritic, hull
 from ganglion.tasks.control.feedback import Feedback
@@ -41,6 +42,7 @@ from ganglion.train.batches import to_device
 from ganglion.train.policy import TorchPolicy
 from ganglion.train.settings import OptimSettings, TrainSettings
 
+_MINED = 1_000  # fresh starts that a search for hard ones looks at
 _HELD = 4  # controls that a trial holds
 
 
@@ -65,8 +67,9 @@ class ActorCriticLearner:
         self._device = torch.device(device)
         self._actor, self._critic = actor.to(self._device), critic.to(self._device)
         self._target, self._ema = copy.deepcopy(self._critic), copy.deepcopy(self._actor)
-        learned = self._loss.critic == "learned"
-        self._closing: nn.Module = self._target if learned else TableCritic(self._plant)
+        self._closing: nn.Module = self._target
+        if self._loss.critic == "grid":
+            self._closing = TableCritic(self._plant, self._loss.settling)
         self._actor_step = optim.build(self._actor, self._optim)
         self._critic_step = optim.build(self._critic, self._optim)
         self._living = Living(
@@ -92,6 +95,8 @@ class ActorCriticLearner:
         for step in range(first, last):
             torch.default_generator.manual_seed(seeds.key(self._seed, "step", step) >> 1)
             rng = seeds.rng(self._seed, "fresh", step)
+            if self._loss.mine_every and step % self._loss.mine_every == self._loss.mine_every - 1:
+                self._mine(seeds.rng(self._seed, "mine", step))
             refining = step >= self._total * (1.0 - self._loss.refine_share)
             loss, terms = self._refine(rng) if refining else self._explore(rng)
             norm = self._move(self._actor, self._actor_step, loss, self._rate(step))
@@ -199,6 +204,16 @@ class ActorCriticLearner:
         e = path.states[:, :-1] - live.target.unsqueeze(1)
         cost = plant.stage_cost(e, path.controls).mean().detach()
         return loss, {"stage_cost": cost}
+
+    @torch.no_grad()
+    def _mine(self, rng: np.random.Generator) -> None:
+        """Look for the starts from which the averaged policy pays most beyond the optimum."""
+        start, target = self._living.candidates(rng, _MINED)
+        steps = torch.full((len(start), 1), self._plant.num_steps, device=self._device)
+        path = run(self._ema, self._plant, start, target, steps)
+        cost: Tensor = self._plant.cost(path.states, path.controls, target)
+        optimum = self._closing(start - target, steps.squeeze(1))
+        self._living.keep(torch.nan_to_num(cost - optimum, nan=1e30), start, target)
 
     def _try(self, rng: np.random.Generator) -> Tensor:
         """Loss that pulls towards other first controls which turn out cheaper than the policy's.

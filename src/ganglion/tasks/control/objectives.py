@@ -43,6 +43,11 @@ class ActorCriticLoss(Settings):
         "What closes a window: a net that learns the policy's own cost to go, or the "
         "optimal one from dynamic programming (pendulum only), which shows every way up.",
     )
+    settling: float = setting(
+        1.0, "Factor on the cost of states in the last moments, for critic=grid: arriving in time "
+        "is then worth more than the cost says. 30 for swing-ups that end a little late.", gt=0.0,
+        le=1e4,
+    )  # fmt: skip
     critic_hidden: tuple[Width, ...] = setting(
         (64, 64), "Widths of the critic's SiLU layers.", min_length=1, max_length=8
     )
@@ -63,6 +68,10 @@ class ActorCriticLoss(Settings):
     restarts: float = setting(
         0.3, "Share of new trajectories from the hardest starts. Raise it where few starts keep "
         "failing.", ge=0.0, le=1.0,
+    )  # fmt: skip
+    mine_every: int = setting(
+        0, "Steps between two searches for the starts that cost most beyond the optimum "
+        "(critic=grid); 0: the worst ends count as hard.", ge=0, le=1_000_000,
     )  # fmt: skip
     renewal: float = setting(
         0.0, "Share of the trajectories that begin anew at each step, besides those that end. "

@@ -117,13 +117,15 @@ _BROUGHT = _Recipe(  # of an installed plant, unless it says otherwise
 )
 _DEEP = {"kind": "feedback", "hidden": [48, 48, 48, 48]}  # switching curves want depth
 _PENDULUM = _Recipe(
-    {"quick": 1_500, "standard": 3_000, "max": 12_000},
+    {"quick": 1_500, "standard": 4_000, "max": 12_000},
     {
         "model": _DEEP,
         "loss": {
             "kind": "actor_critic", "critic": "grid", "window": 4, "trajectories": 512,
             # most of what is lost, is lost in the first second: begin anew often
-            "renewal": 0.1, "leak": 0.3, "restarts": 0.0, "refine_share": 0.0,
+            "renewal": 0.1, "leak": 0.3, "refine_share": 0.0,
+            # the few that end too late: seek them, and let lateness count
+            "mine_every": 50, "restarts": 0.3, "settling": 30.0,
         },
         "data": _FEW,
         "train": {"ema": 0.995},
@@ -131,10 +133,10 @@ _PENDULUM = _Recipe(
     },
 )  # fmt: skip
 _CARTPOLE = _Recipe(
-    {"quick": 2_000, "standard": 4_000, "max": 16_000},
+    {"quick": 2_000, "standard": 6_000, "max": 16_000},
     {
         "model": _DEEP,
-        "loss": {"kind": "dagger"},
+        "loss": {"kind": "dagger", "rounds": 16},
         "data": _FEW,
         "train": {"batch_size": 1_024, "ema": 0.995},
         "optim": {"lr": 5e-3, "betas": [0.9, 0.99], "warmup_steps": 100},

@@ -14,6 +14,8 @@ from torch import Tensor
 from ganglion.tasks.control.objectives import ActorCriticLoss
 from ganglion.tasks.control.plant import Plant
 
+_AROUND = 0.005  # start boxes, the standard deviation around a start that was found to be hard
+
 
 @dataclass
 class Trajectories:
@@ -70,8 +72,13 @@ class Living:
         again = torch.as_tensor(rng.random((count, 1)) < self._loss.restarts, device=self._device)
         rows = torch.as_tensor(rng.integers(0, self._loss.hardest, count), device=self._device)
         live = self.now
+        hard = live.hard[rows]
+        if self._loss.mine_every:  # what was found stands for what lies around it
+            width = _AROUND * self._scale * np.asarray(self._plant.start_box)
+            off = rng.standard_normal(hard.shape) * width
+            hard = hard + torch.as_tensor(off, dtype=torch.float32).to(self._device)
         return (
-            torch.where(again, live.hard[rows], start),
+            torch.where(again, hard, start),
             torch.where(again, live.hard_target[rows], target),
         )
 
@@ -81,13 +88,8 @@ class Living:
         ended = (live.left <= 0) | ~torch.isfinite(live.state).all(-1)
         if self._loss.renewal:
             ended |= torch.as_tensor(rng.random(count) < self._loss.renewal, device=self._device)
-        final = torch.nan_to_num(self._plant.final_cost(live.state - live.target), nan=1e30)
-        score = torch.where(ended & live.whole & (live.left <= 0), final, -1.0)
-        # Old scores fade, so that a start that has become easy makes room.
-        scores = torch.cat([self._loss.fading * live.score, score])
-        live.score, rows = scores.topk(self._loss.hardest)
-        live.hard = torch.cat([live.hard, live.start])[rows]
-        live.hard_target = torch.cat([live.hard_target, live.target])[rows]
+        if not self._loss.mine_every:
+            self._remember(ended)
         start, target = self.draw(rng, count)
         again = ended.unsqueeze(-1)
         live.start = torch.where(again, start, live.start)
@@ -95,3 +97,25 @@ class Living:
         live.target = torch.where(again, target, live.target)
         live.left = torch.where(ended, self._plant.num_steps, live.left)
         live.whole = live.whole | ended
+
+    def _remember(self, ended: Tensor) -> None:
+        """Keep the starts with the largest final costs among the ends and those known."""
+        live = self.now
+        final = torch.nan_to_num(self._plant.final_cost(live.state - live.target), nan=1e30)
+        score = torch.where(ended & live.whole & (live.left <= 0), final, -1.0)
+        # Old scores fade, so that a start that has become easy makes room.
+        scores = torch.cat([self._loss.fading * live.score, score])
+        starts, targets = (torch.cat(pair) for pair in (
+            (live.hard, live.start), (live.hard_target, live.target)))  # fmt: skip
+        self.keep(scores, starts, targets)
+
+    def candidates(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+        """Return the hard starts and targets and `count` fresh ones."""
+        start, target = self._fresh(rng, count)
+        return torch.cat([self.now.hard, start]), torch.cat([self.now.hard_target, target])
+
+    def keep(self, score: Tensor, start: Tensor, target: Tensor) -> None:
+        """Remember those with the largest score (B,) as the hard ones."""
+        live = self.now
+        live.score, rows = score.topk(self._loss.hardest)
+        live.hard, live.hard_target = start[rows], target[rows]
