@@ -84,7 +84,7 @@ def test_table_critic_reads_the_grid_at_its_points_and_across_the_turn() -> None
 
 
 def test_the_table_may_charge_for_being_late() -> None:
-    # One step left: V = s Q . d(x) + min_u ..., so s = 30 adds 29 times what the state itself costs.
+    # One step left: V = s Q . d(x) + min_u ..., so s = 30 adds 29 times what the state costs.
     plant = Pendulum(20, 0.05)
     (plain, angles, rates), (late, _, _) = grid.table(plant), grid.table(plant, 30.0)
     x = np.array([[angles[200], rates[160]]])

@@ -95,7 +95,7 @@ class ActorCriticLearner:
         for step in range(first, last):
             torch.default_generator.manual_seed(seeds.key(self._seed, "step", step) >> 1)
             rng = seeds.rng(self._seed, "fresh", step)
-            if self._loss.mine_every and step % self._loss.mine_every == self._loss.mine_every - 1:
+            if self._loss.mines and step % self._loss.mine_every == self._loss.mine_every - 1:
                 self._mine(seeds.rng(self._seed, "mine", step))
             refining = step >= self._total * (1.0 - self._loss.refine_share)
             loss, terms = self._refine(rng) if refining else self._explore(rng)

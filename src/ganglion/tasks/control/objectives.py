@@ -104,6 +104,11 @@ class ActorCriticLoss(Settings):
         0.5, "Peak rate of that share, in those of optim.lr.", gt=0.0, le=10.0
     )
 
+    @property
+    def mines(self) -> bool:
+        """Whether hard starts are looked for; only an optimum tells which those are."""
+        return self.critic == "grid" and self.mine_every > 0
+
 
 class DaggerLoss(Settings):
     """Imitation of optimal plans, some of them made on the way, from where the policy goes.

@@ -73,7 +73,7 @@ class Living:
         rows = torch.as_tensor(rng.integers(0, self._loss.hardest, count), device=self._device)
         live = self.now
         hard = live.hard[rows]
-        if self._loss.mine_every:  # what was found stands for what lies around it
+        if self._loss.mines:  # what was found stands for what lies around it
             width = _AROUND * self._scale * np.asarray(self._plant.start_box)
             off = rng.standard_normal(hard.shape) * width
             hard = hard + torch.as_tensor(off, dtype=torch.float32).to(self._device)
@@ -88,7 +88,7 @@ class Living:
         ended = (live.left <= 0) | ~torch.isfinite(live.state).all(-1)
         if self._loss.renewal:
             ended |= torch.as_tensor(rng.random(count) < self._loss.renewal, device=self._device)
-        if not self._loss.mine_every:
+        if not self._loss.mines:
             self._remember(ended)
         start, target = self.draw(rng, count)
         again = ended.unsqueeze(-1)
