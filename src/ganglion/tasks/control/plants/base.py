@@ -206,6 +206,10 @@ class Plant(ABC):
         """Return how far each control (..., m) lies beyond its bound; negative within."""
         return np.asarray(np.abs(u - self.centre) - self.bound)
 
+    def body(self, x: Floats) -> list[Floats]:
+        """Return lines (K, 2) in m that draw the state x (n,) as one sees it; none for most."""
+        return []
+
     def arrival(
         self, x: Floats, target: Floats, groups: tuple[tuple[int, ...], ...] | None = None
     ) -> Floats:

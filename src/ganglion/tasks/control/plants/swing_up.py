@@ -61,6 +61,9 @@ class Pendulum(Rk4Plant):
     def tangent(self, x: Components, u: Components, dx: Components, du: Components) -> Components:
         return dx[1], self.stiffness * np.cos(x[0]) * dx[0] + du[0]
 
+    def body(self, x: Floats) -> list[Floats]:
+        return [np.array([[0.0, 0.0], [np.sin(x[0]), np.cos(x[0])]])]
+
 
 @dataclass(frozen=True)
 class Cartpole(Rk4Plant):
@@ -142,3 +145,9 @@ class Cartpole(Rk4Plant):
         dturn = (drive - turn * dinertia) / inertia
         across = dpush - (moment / mass) * (dturn * cos - turn * sin * dangle)
         return dvelocity, drate, across, dturn
+
+    def body(self, x: Floats) -> list[Floats]:
+        sides = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) * (0.2, 0.1)
+        tip = 2.0 * self.half_length * np.array([np.sin(x[1]), np.cos(x[1])])
+        hinge = np.array([x[0], 0.0])
+        return [hinge + sides, np.stack([hinge, hinge + tip])]
