@@ -245,7 +245,7 @@ def test_claims_are_on_the_page_and_need_a_run_of_the_guides_problem(
     assert main([*words, "oracle", "--task", "control", "--claims"]) == 2
     assert "name a run first" in capsys.readouterr().err
     assert main([*words, "larger", "--claims"]) == 2
-    assert "Nobody's claims" in capsys.readouterr().err
+    assert "No claims are known" in capsys.readouterr().err
 
 
 def test_the_later_problems_of_the_guide_train_and_land(home: Path) -> None:

@@ -31,7 +31,7 @@ def test_stencil_shares_a_shift_between_its_neighbours() -> None:
 
 
 def test_one_sweep_is_one_step_of_bellman() -> None:
-    grid = cart_grid._grid(replace(PLANT, num_steps=1), (1,))
+    grid = cart_grid._grid(replace(PLANT, num_steps=1))
     e = np.random.default_rng(0).uniform(-1.0, 1.0, (200, 4)) * [1.0, 3.0, 2.0, 6.0]
     costs = []
     for u in np.linspace(-10.0, 10.0, 5):
