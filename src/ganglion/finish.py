@@ -122,7 +122,9 @@ def export_policy(
         "data": run.manifest["data"]["digest"], "goal": task.goal.name, "steps": cycles,
         "ganglion": run.manifest["ganglion"],
     }  # fmt: skip
-    probe = {k: cases[k][:64] for k in policy.signature.inputs if k in cases}
+    read = getattr(task, "inputs", lambda rows: rows)  # where data hold inputs in another form
+    given = read({k: v[:64] for k, v in cases.items()})
+    probe = {k: given[k] for k in policy.signature.inputs if k in given}
     whole = len(probe) == sum(s.role == "data" for s in policy.signature.inputs.values())
     checks = Checks(
         rows=cfg.export.parity_inputs, limit=tolerance or cfg.export.tolerance,

@@ -153,7 +153,8 @@ class Task(Protocol):
     `settings` is the resolved settings object it was built from. Optional attributes that generic
     code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
-    out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`.
+    out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`, `inputs(cases)` (what
+    a policy is given of cases, where data hold it in another form).
     """
 
     metrics: Sequence[Metric]

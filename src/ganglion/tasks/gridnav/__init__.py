@@ -1,1 +1,1 @@
-"""Next moves on an occupancy grid by a recursive net, judged against exact shortest paths."""
+"""Next move on an occupancy grid towards a goal, for every cell at once, by a recursive net."""
