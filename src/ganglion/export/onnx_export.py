@@ -74,11 +74,12 @@ def export(
 
     The batch and the named axes stay open. `torch._higher_order_ops.while_loop` becomes a Loop,
     whose trips are bounded by `inspection.Limits`; a module that takes several of the steps it is
-    asked for in one trip says so in an attribute `steps_per_trip`. example are inputs to trace with, of two rows
-    or more and named axes of two or more; drawn where None. card is any JSON object. The bytes
-    depend on nothing but the arguments and the library versions. Raises ExportError where the
-    module cannot be exported or the file answers otherwise than the module, SettingsError where
-    signature or card are not fit for a file, OutputError where `path` cannot be written.
+    asked for in one trip says so in an attribute `steps_per_trip`. example are inputs to trace
+    with, of two rows or more and named axes of two or more; drawn where None. card is any JSON
+    object. The bytes depend on nothing but the arguments and the library versions. Raises
+    ExportError where the module cannot be exported or the file answers otherwise than the module,
+    SettingsError where signature or card are not fit for a file, OutputError where `path` cannot
+    be written.
     """
     checks = checks or Checks()
     _check_signature(signature, int(getattr(module, "steps_per_trip", 1)))

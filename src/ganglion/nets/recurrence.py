@@ -110,7 +110,9 @@ class HardGate(nn.Module):
         seen = self.mix(z if other is None else z + other)
         seen = nn.functional.relu(seen if entered is None else seen + entered)
         gate, candidate = self._read(seen)
-        return z + nn.functional.hardsigmoid(gate) * (candidate.clamp(-1.0, 1.0) - z)
+        # hardtanh has the faster gradient, clamp the bounds that a graph fuses
+        bounded = nn.functional.hardtanh(candidate) if self.training else candidate.clamp(-1.0, 1.0)
+        return z + nn.functional.hardsigmoid(gate) * (bounded - z)
 
     def _read(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Gate and candidate (B, D, H, W): one convolution in training, two nodes in a graph."""

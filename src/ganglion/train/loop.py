@@ -101,8 +101,8 @@ def _judge(learner: Learner, validation: Validation, progress: Progress, journal
     metrics = {**learner.loss(validation.data), **validation.judge(learner.policy())}
     value = float(metrics.get(goal.name, np.nan))
     loss = float(metrics.get("loss", np.nan))
-    tied = progress.best_loss is not None and value == progress.best
-    new_best = better(goal, value, progress.best) or (tied and loss < progress.best_loss)
+    least = progress.best_loss if value == progress.best else None
+    new_best = better(goal, value, progress.best) or (least is not None and loss < least)
     progress.stale += 1
     if new_best:
         progress.best, progress.best_step, progress.stale = value, learner.step, 0

@@ -34,7 +34,7 @@ class MapSettings(Settings):
 
     def draw(self, count: int, rng: np.random.Generator) -> maps.Cases:
         """Draw `count` maps, each with a goal and a start that has a way to it."""
-        kind = getattr(self, "kind", "density")
+        kind: maps.Kind = getattr(self, "kind", "density")
         return maps.draw_cases(
             kind, count, self.height, self.width, rng, **self.options(count, rng)
         )
@@ -87,8 +87,8 @@ class MazeSettings(MapSettings):
     )
 
     def options(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
-        return {"braid": rng.uniform(*self.braid, count), "openings": rng.uniform(*self.openings,
-                                                                                  count)}  # fmt: skip
+        braid, openings = (rng.uniform(*share, count) for share in (self.braid, self.openings))
+        return {"braid": braid, "openings": openings}
 
 
 class HardSettings(MapSettings):

@@ -23,7 +23,7 @@ from ganglion.core.errors import TrainingError
 from ganglion.nets.recurrence import Latents
 from ganglion.tasks.gridnav import records, references
 from ganglion.tasks.gridnav.config import PoolSettings
-from ganglion.tasks.gridnav.losses import Labels, wave_front
+from ganglion.tasks.gridnav.losses import Labels, known_right, wave_front
 from ganglion.tasks.gridnav.model import Reasoner
 from ganglion.tasks.gridnav.pool import Pool, Schedule
 from ganglion.tasks.gridnav.training_maps import Source, labelled
@@ -142,17 +142,18 @@ class SlotLearner:
         others = min(settings.supervised, settings.cycles) - 1
         asked |= set(rng.permutation(settings.cycles - 1)[:others].tolist())
         labels = Labels(pool.parts, pool.distance, pool.free)
-        losses, terms = [], dict[str, Tensor]()
+        losses = []
         for cycle in range(settings.cycles):
             latents = module.core(latents, entered)
             if cycle in asked:
                 age = pool.time + self._recipe.blind + cycle + 1
                 reach = age * self._recipe.speed
-                loss, terms = wave_front(module.logits(latents), labels, reach, settings.lag)
-                losses.append(loss)
+                logits = module.logits(latents)
+                losses.append(wave_front(logits, labels, reach, settings.lag))
         pool.latents = tuple(z.detach().float() for z in latents)
         pool.time += self._recipe.blind + settings.cycles
-        return torch.stack(losses).mean(), terms
+        right = known_right(logits, labels, reach, settings.lag)
+        return torch.stack(losses).mean(), {"known_right": right}
 
     def _noisy(self, latents: Latents) -> Latents:
         size = self._recipe.pool.noise
@@ -218,8 +219,7 @@ class SlotLearner:
                 torch.from_numpy(a[part]).to(self._device) for a in (parts, distance, free)
             ))  # fmt: skip
             reach = torch.full((len(logits),), 1 << 30, device=self._device)
-            loss, _ = wave_front(logits, labels, reach, 0)
-            total += loss * len(logits)
+            total += wave_front(logits, labels, reach, 0) * len(logits)
         return {"loss": float(total) / len(free)}
 
     def _answer(self, free: Tensor, goal: Tensor) -> Tensor:

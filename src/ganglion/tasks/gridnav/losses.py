@@ -30,7 +30,7 @@ class Labels:
     free: Tensor
 
 
-def wave_front(logits: Tensor, labels: Labels, reach: Tensor, lag: int) -> Terms:
+def wave_front(logits: Tensor, labels: Labels, reach: Tensor, lag: int) -> Tensor:
     """Cross-entropy of the cells that the wave has passed, and of those that it cannot know yet.
 
     logits (B, 6, H, W); reach (B,) is how far a wave of that age has come. Cells with distance <=
@@ -43,13 +43,17 @@ def wave_front(logits: Tensor, labels: Labels, reach: Tensor, lag: int) -> Terms
     unknown = labels.free & (~has_way | (labels.distance > far + lag))
     asked = (known | unknown).sum().clamp(min=1)
     log = logits.float().log_softmax(1)
-    entropy = -(log[:, :UNKNOWN] * labels.parts).sum(1) * known - log[:, UNKNOWN] * unknown
-    loss = entropy.sum() / asked
-    with torch.no_grad():
-        right = labels.parts.gather(1, logits[:, :UNKNOWN].argmax(1, keepdim=True)).squeeze(1) > 0
-        right = right & (logits.argmax(1) != UNKNOWN) & known
-        accuracy = right.sum() / known.sum().clamp(min=1)
-    return loss, {"known_right": accuracy}
+    entropy = (log[:, :UNKNOWN] * labels.parts).sum(1) * known + log[:, UNKNOWN] * unknown
+    return -entropy.sum() / asked
+
+
+@torch.no_grad()
+def known_right(logits: Tensor, labels: Labels, reach: Tensor, lag: int) -> Tensor:
+    """Share of the cells that the wave has passed whose move is optimal."""
+    known = (labels.distance >= 0) & (labels.distance <= reach.view(-1, 1, 1) - lag)
+    best = logits.argmax(1, keepdim=True)
+    right = labels.parts.gather(1, best.clamp(max=UNKNOWN - 1)) * (best < UNKNOWN) > 0
+    return (right.squeeze(1) & known).sum() / known.sum().clamp(min=1)
 
 
 @dataclass(frozen=True)
