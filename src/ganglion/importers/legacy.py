@@ -42,7 +42,16 @@ class Refused(Exception):  # noqa: N818 - becomes the one sentence that the user
     """The file is not what is asked for."""
 
 
-class Storage:
+class StandIn:
+    """What a file may ask for: it cannot be changed once it is made."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("it changes a tensor after it was made")
+
+
+class Storage(StandIn):
     """A member of raw numbers, by its key."""
 
     __slots__ = ("count", "key", "kind")
@@ -51,7 +60,7 @@ class Storage:
         self.kind, self.key, self.count = kind, key, count
 
 
-class Tensor:
+class Tensor(StandIn):
     """A contiguous part of a storage."""
 
     __slots__ = ("offset", "shape", "storage")
@@ -78,7 +87,7 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _TOTAL
 
 
-class StorageClass:
+class StorageClass(StandIn):
     """Stands for one of torch's storage classes."""
 
     __slots__ = ("name",)
