@@ -142,7 +142,7 @@ def _long(
         likely = (kept + 1) / (tried + 1)
         number = min(_AT_ONCE, max(4, round((count - kept) / likely)))
         free = _candidates(variant, (number, *shape[1:]), rng)
-        goal, length = _double_sweep(free, rng)
+        goal, length = _double_sweep(free, rng, over)
         fine = np.flatnonzero(length > over)[: count - kept]
         parts.append((free[fine], goal[fine]))
         kept, tried = kept + len(fine), tried + number
@@ -158,16 +158,26 @@ def _candidates(variant: Variant, shape: tuple[int, int, int], rng: np.random.Ge
     return mazes.draw(*shape, rng, braid=braid)
 
 
-def _double_sweep(free: Bools, rng: np.random.Generator) -> tuple[Ints, NDArray[np.int32]]:
-    """Return the far end of a double sweep in each map, (B, 2), and how long its way is, (B,)."""
-    goal = draw_goals(free, rng)
-    length = np.zeros(len(free), np.int32)
-    for _ in range(2):
-        flat = paths.distances(free, goal).reshape(len(free), -1)
-        farthest = flat.argmax(1)
-        length = flat[np.arange(len(free)), farthest]
-        goal = np.stack(np.divmod(farthest, free.shape[2]), 1)
+def _double_sweep(
+    free: Bools, rng: np.random.Generator, over: int
+) -> tuple[Ints, NDArray[np.int32]]:
+    """Return the far end of a double sweep in each map, (B, 2), and how long its way is, (B,).
+
+    The length is 0 where the first sweep already shows that no way in its part of the map is
+    longer than `over`: none is longer than twice the way to the farthest cell.
+    """
+    goal, length = _farthest(free, draw_goals(free, rng))
+    hopeful = np.flatnonzero(2 * length > over)
+    length[:] = 0
+    goal[hopeful], length[hopeful] = _farthest(free[hopeful], goal[hopeful])
     return goal, length
+
+
+def _farthest(free: Bools, goal: Ints) -> tuple[Ints, NDArray[np.int32]]:
+    """Return the cell farthest from each goal, (B, 2), and its distance, (B,)."""
+    flat = paths.distances(free, goal).reshape(len(free), free.shape[1] * free.shape[2])
+    cell = flat.argmax(1)
+    return np.stack(np.divmod(cell, free.shape[2]), 1), flat[np.arange(len(free)), cell]
 
 
 # ---------------------------------------------------------------- kinds
