@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -46,8 +46,8 @@ def write_tokens(arrays: Arrays, path: Path) -> None:
     found = records.read(arrays)
     if found.free.shape[1] != found.free.shape[2]:
         raise DataError("Tokens are for square maps; these are not.")
-    states: Any = torch.from_numpy(tokens.encode(found.free, found.start, found.goal))
-    torch.save({"tokens": states, "actions": torch.from_numpy(found.label)}, path)
+    states = tokens.encode(found.free, found.start, found.goal)
+    torch.save({"tokens": torch.tensor(states), "actions": torch.tensor(found.label)}, path)
 
 
 IMPORTERS: Final[Mapping[str, Callable[[Path], Arrays]]] = {
