@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ganglion.core.errors import DataError
-from ganglion.tasks.gridnav import mazes, paths
+from ganglion.tasks.gridnav import astar, mazes, paths
 
 from .drawn import STAY, STEPS, UNKNOWN, a_star, breadth_first, drawn, random_maps
 
@@ -78,6 +78,23 @@ def test_single_labels_are_those_of_a_plain_a_star(
             way = a_star(one, cell, target) if one[cell] and one[target] else None
             expected = UNKNOWN if way is None else way[0] if way else STAY
             assert found[i][cell] == expected, (i, cell)
+
+
+def test_states_searched_alone_have_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, goal = random_maps(30, 11, 9, 0.15)
+    together = paths.first_labels(free, goal)
+    monkeypatch.setattr(astar, "_LARGE", 0)
+    assert (paths.first_labels(free, goal) == together).all()
+
+
+def test_labels_of_a_large_map_are_those_of_a_plain_a_star() -> None:
+    free, goal = random_maps(1, 30, 30, 0.25, seed=2)
+    found = paths.first_labels(free, goal)[0]
+    target = tuple(goal[0])
+    for cell in [tuple(c) for c in np.argwhere(found < STAY)[::9]]:
+        way = a_star(free[0], cell, target)
+        assert way is not None
+        assert found[cell] == way[0]
 
 
 def test_single_labels_are_those_of_the_library_that_the_original_used() -> None:

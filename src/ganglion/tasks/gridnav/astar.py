@@ -1,4 +1,4 @@
-"""A* on many states in lockstep, for the one move that a plain A* would take first.
+"""A* for the one move that a plain search would take first: on many states in lockstep, or alone.
 
 Where several moves are optimal, which of them a search finds depends on its ties. This is the
 search with: neighbours in the order UP, DOWN, LEFT, RIGHT; Manhattan distance as estimate; the
@@ -7,10 +7,13 @@ goal recognised when it is taken out; a cell's way replaced only by a strictly s
 
 Every state does the same thing at the same time: take out its least cell, put in up to four. The
 estimate is consistent, so a cell's older entry is never the lesser one, and one entry per cell
-(overwritten) stands for the heap of a plain search.
+(overwritten) stands for the heap of a plain search. Finding the least cell takes time with the
+size of the map, so on large maps each state is searched alone, with a heap.
 """
 
 from __future__ import annotations
+
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from ganglion.tasks.gridnav.grids import STEPS, Bools, Ints
 
 _AT_ONCE = 1 << 21  # entries of the open lists held at a time
+_LARGE = 600  # cells from which on a heap is faster, measured on walls and mazes
 
 
 def first_moves(free: Bools, goal: Ints, which: Ints, start: Ints) -> NDArray[np.uint8]:
@@ -26,9 +30,13 @@ def first_moves(free: Bools, goal: Ints, which: Ints, start: Ints) -> NDArray[np
     free (B, H, W), goal (B, 2); which (N,) is the map of each state, start (N, 2). Every start
     must have a way to its goal and differ from it.
     """
-    cells = free[0].size
-    chunk = max(1, _AT_ONCE // (cells + 1))
+    cells = free.shape[1] * free.shape[2]
     found = np.zeros(len(which), np.uint8)
+    if cells >= _LARGE:
+        for row, i in enumerate(which):
+            found[row] = _alone(free[i], tuple(start[row].tolist()), tuple(goal[i].tolist()))
+        return found
+    chunk = max(1, _AT_ONCE // (cells + 1))
     for begin in range(0, len(which), chunk):
         part = slice(begin, begin + chunk)
         found[part] = _Search(free, goal, which[part], start[part]).run()
@@ -105,3 +113,37 @@ def _neighbours(height: int, width: int) -> Ints:
         inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
         found[move, :-1][inside] = (r * width + c)[inside]
     return found
+
+
+def _alone(free: Bools, start: tuple[int, ...], goal: tuple[int, ...]) -> int:
+    """Return the first move of one search on one map (H, W).
+
+    Cells are numbers of a map with walls around it, and an entry of the heap is one number too: f,
+    then the order of entry, then the cell.
+    """
+    width = free.shape[1] + 2
+    padded = np.pad(free, 1)
+    bits = padded.size.bit_length()
+    walls = (~padded).ravel().tolist()
+    end, begin = ((r + 1) * width + c + 1 for r, c in (goal, start))
+    row, column = goal[0] + 1, goal[1] + 1
+    steps = tuple(enumerate((-width, width, -1, 1)))
+    cost, first, line, order = {begin: 0}, {begin: 0}, [begin], 0
+    while line:
+        cell = heappop(line) & ((1 << bits) - 1)
+        if cell == end:
+            break
+        if walls[cell]:
+            continue
+        walls[cell] = True  # taken out: neither this entry nor an older one counts again
+        reached = cost[cell] + 1
+        for move, step in steps:
+            there = cell + step
+            if not walls[there] and reached < cost.get(there, reached + 1):
+                cost[there] = reached
+                first[there] = first[cell] if cell != begin else move
+                order += 1
+                down, right = divmod(there, width)
+                away = reached + abs(down - row) + abs(right - column)
+                heappush(line, ((away << bits + 2 | order) << bits) | there)
+    return first[end]

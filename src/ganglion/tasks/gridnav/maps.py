@@ -73,11 +73,7 @@ def draw_cases(
     """
     if kind == "hard":
         return draw_hard(count, rng, height, width, **options)
-    shape = (count, height, width)
-    found = Cases(
-        np.zeros(shape, bool), np.zeros((count, 2), np.int64), np.zeros((count, 2), np.int64),
-        np.zeros(shape, np.int32),
-    )  # fmt: skip
+    found = _blank(count, height, width)
 
     def fill(rows: Ints) -> Bools:
         free = draw(kind, len(rows), height, width, rng, **_of(rows, options, count))
@@ -115,17 +111,21 @@ def draw_hard(
     cell that is farthest from a free cell drawn. The start is uniform among those farther than
     `over`. SettingsError where such maps are not found: the size is too small for them.
     """
-    shape = (count, height, width)
-    found = Cases(
-        np.zeros(shape, bool), np.zeros((count, 2), np.int64), np.zeros((count, 2), np.int64),
-        np.zeros(shape, np.int32),
-    )  # fmt: skip
+    found = _blank(count, height, width)
     for index, variant in enumerate(variants):
         rows = np.arange(index, count, len(variants))
         free, goal, distance = _long(variant, (len(rows), height, width), rng, over)
         found.free[rows], found.goal[rows], found.distance[rows] = free, goal, distance
     found.start[...] = draw_starts(found.distance, rng, over)
     return found
+
+
+def _blank(count: int, height: int, width: int) -> Cases:
+    shape, cells = (count, height, width), (count, 2)
+    return Cases(
+        np.zeros(shape, bool), np.zeros(cells, np.int64), np.zeros(cells, np.int64),
+        np.zeros(shape, np.int32),
+    )  # fmt: skip
 
 
 def _long(
