@@ -170,7 +170,7 @@ def test_the_wave_fills_a_maze_from_the_goal() -> None:
     task = make()
     found = animation.animate(task, Spreading(), cases(task), np.random.default_rng(0))
     assert set(found) == {"walk", "wave"}
-    white = [(f == 255).all(2).mean() for f in frames(found["wave"])[:50]]
+    white = [(f == 255).all(2).mean() for f in frames(found["wave"])[:12]]
     assert white == sorted(white, reverse=True)  # fewer cells stay UNKNOWN, step by step
     assert white[0] - white[-1] > 0.2
 
@@ -194,6 +194,16 @@ def test_every_cell_has_the_colour_of_its_step() -> None:
         known = [not (row[x] == 255).all() for x in middle]
         assert known == [i <= step for i in range(6)]
     assert len({tuple(pictures[4][top + cell // 4, x]) for x in middle[1:]}) == 5
+
+
+def test_the_wave_is_shown_at_the_steps_that_are_taken() -> None:
+    trial = trial_of(make(), (0, 5), (0, 0), "......")  # 5 + 12 steps are shown, or as many as can
+    asked: list[int] = []
+    animation.wave(lambda n: asked.append(n) or np.full((1, 6), UNKNOWN), trial, every=8)
+    assert asked == [8, 16, 24]
+    asked.clear()
+    animation.wave(lambda n: asked.append(n) or np.full((1, 6), UNKNOWN), trial, 8, most=12)
+    assert asked == [8, 12]
 
 
 def test_a_policy_of_one_size_fills_the_farthest_of_its_own_maps() -> None:

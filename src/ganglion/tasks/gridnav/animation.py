@@ -37,14 +37,17 @@ def animate(
     rows = view.spread(trial)
     found = {"walk": walk(trial, trial.moves(policy, rng), rows)}
     inputs = policy.signature.inputs
-    if any(spec.role == "steps" for spec in inputs.values()):
+    steps = [spec for spec in inputs.values() if spec.role == "steps"]
+    if steps:
         if all(isinstance(axis, str) for axis in inputs["free"].shape):
             drawn = maps.draw_cases("maze", 1, MAZE, MAZE, rng, braid=0.3)
             held = records.make(drawn.free, drawn.goal, drawn.start, drawn.distance)
         else:
             held = {name: np.asarray(array)[rows[-1:]] for name, array in cases.items()}
         one = task.trial(held)
-        found["wave"] = wave(lambda steps: one.moves(policy, rng, steps)[0], one)
+        every = getattr(task.settings.model, "stride", 1)  # steps are rounded up to it
+        most = int(steps[0].high or 1 << 16)
+        found["wave"] = wave(lambda n: one.moves(policy, rng, n)[0], one, every, most)
     return found
 
 
@@ -91,20 +94,24 @@ def _sheet(trial: Trial, each: list[tuple[int, Ints, str, Ints]], time: int) -> 
 # ---------------------------------------------------------------- the wave
 
 
-def wave(moves_at: Callable[[int], Ints], trial: Trial) -> bytes:
+def wave(
+    moves_at: Callable[[int], Ints], trial: Trial, every: int = 1, most: int = 1 << 16
+) -> bytes:
     """Return a GIF of the cells of one map learning their moves, step by step.
 
-    moves_at(n) gives the moves (H, W) after n recursion steps; trial holds one map. A cell that
-    says an optimal move has the colour of the step at which it first did; one that says another
-    move is orange, one that says UNKNOWN is white. Then the robot walks.
+    moves_at(n) gives the moves (H, W) after n recursion steps; it is asked for multiples of
+    `every`, up to `most` at the latest; trial holds one map. A cell that says an optimal move has
+    the colour of the step at which it first did; one that says another move is orange, one that
+    says UNKNOWN is white. Then the robot walks.
     """
     free, far = trial.held.free[0], trial.distance[0]
-    last = int(far.max()) + 12
-    last = last if trial.steps is None else max(2, min(last, trial.steps))
+    turns = max(1, -(-min(int(far.max()) + 12, most) // every))
+    last = turns * every
     first = np.zeros(free.shape, int)
     frames: list[Image.Image] = []
     said = np.full(free.shape, UNKNOWN)
-    for step in np.unique(np.linspace(1, last, min(last, _FRAMES)).astype(int)).tolist():
+    for turn in np.unique(np.linspace(1, turns, min(turns, _FRAMES)).astype(int)).tolist():
+        step = min(turn * every, most)
         said = moves_at(step)
         right = evaluation.optimal(said[None], trial.held.moves)[0]
         first = np.where(right, np.where(first > 0, first, step), 0)
