@@ -176,6 +176,14 @@ class MixerSettings(Settings):
         0.1, "Dropout after each perceptron: 0 above 100,000 samples, .15-.2 when overfitting, .3 "
         "and more when severe.", ge=0.0, lt=1.0,
     )  # fmt: skip
+    augment: bool = setting(
+        False, "Turn and mirror each sample by chance at every step; the data stay as many. First "
+        "remedy for overfitting.",
+    )  # fmt: skip
+    targets: Literal["optimal", "first"] = setting(
+        "first", "What is learned: all optimal moves in equal parts, or the one that A* takes, as "
+        "in the original.",
+    )  # fmt: skip
 
 
 class PoolSettings(Settings):
@@ -215,19 +223,6 @@ class PoolSettings(Settings):
     )
 
 
-class StatesSettings(Settings):
-    """How the mixer trains: one state a row, with the eight symmetries drawn anew each time."""
-
-    augment: bool = setting(
-        False, "Turn and mirror each sample by chance at every step; the data stay as many. First "
-        "remedy for overfitting.",
-    )  # fmt: skip
-    targets: Literal["optimal", "first"] = setting(
-        "first", "What is learned: all optimal moves in equal parts, or the one that A* takes, as "
-        "in the original.",
-    )  # fmt: skip
-
-
 class EvaluationSettings(Settings):
     """How a policy is tried; never part of the data."""
 
@@ -261,12 +256,11 @@ class Config(TaskSettings):
     )  # fmt: skip
     model: WaveSettings | TrmSettings | MixerSettings = variant(WaveSettings(), "The policy.")
     pool: PoolSettings = PoolSettings()
-    states: StatesSettings = StatesSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    data: DataSettings = DataSettings(fresh=True, validation=200, test=500, shard=500)
-    train: TrainSettings = TrainSettings(steps=4_000, batch_size=48, ema=0.999)
+    data: DataSettings = DataSettings(fresh=True, validation=500, test=500, shard=500)
+    train: TrainSettings = TrainSettings(steps=10_000, batch_size=16, ema=0.999)
     optim: OptimSettings = OptimSettings(
-        lr=4e-3, betas=(0.9, 0.99), warmup_steps=100, final_lr=0.02
+        lr=8e-3, betas=(0.9, 0.99), warmup_steps=100, final_lr=0.02
     )
     export: ExportSettings = ExportSettings()
 
@@ -318,15 +312,21 @@ class Config(TaskSettings):
         kind = said.get("model", {}).get("kind", "trm" if name == "trm" else "wave")
         if kind == "mixer":
             return _recipe(*_RECIPES["recipe1"])
-        layer: dict[str, Any] = {"model": {"kind": kind}, "train": {"steps": _STEPS[name]}}
+        steps, ema = _STEPS[name]
+        train = {"steps": steps, "ema": ema, "eval_every": steps // 10}
+        layer: dict[str, Any] = {"model": {"kind": kind}, "train": train}
         if name == "puzzles":
             layer["problem"] = {"kind": "hard"}
             layer["data"] = {"fresh": False, "train": 1_000, "validation": 30, "test": 300}
         return layer
 
 
-# Steps of each preset; what they cost and reach stands in benchmarks/RESULTS.md.
-_STEPS = {"quick": 1_200, "standard": 4_000, "max": 20_000, "puzzles": 4_000, "trm": 4_000}
+# Steps of each preset and decay of its weight average, which spans some 8 % of them. What they
+# cost and reach stands in benchmarks/RESULTS.md.
+_STEPS = {
+    "quick": (2_800, 0.996), "standard": (10_000, 0.999), "max": (64_000, 0.9998),
+    "puzzles": (10_000, 0.999), "trm": (10_000, 0.999),
+}  # fmt: skip
 # samples, validation, dim, depth, dropout, decay, rate, epochs, patience, batch, augmented
 _RECIPES = {
     "recipe1": (5_000, 500, 64, 2, 0.1, 0.01, 1e-3, 30, 10, 64, False),
@@ -340,8 +340,9 @@ def _recipe(
     epochs: int, patience: int, batch: int, augment: bool,
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "model": {"kind": "mixer", "dim": dim, "depth": depth, "dropout": dropout},
-        "states": {"augment": augment},
+        "model": {
+            "kind": "mixer", "dim": dim, "depth": depth, "dropout": dropout, "augment": augment,
+        },
         "data": {"fresh": False, "train": rows, "validation": held, "test": held, "shard": 1_000},
         "train": {"epochs": epochs, "batch_size": batch, "patience": patience, "ema": 0.0},
         "optim": {

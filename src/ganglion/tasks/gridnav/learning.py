@@ -55,15 +55,16 @@ def _slots(task: GridNav, data: Arrays | None, device: str, seed: int, ranks: Ra
 def _states(
     task: GridNav, data: Arrays | None, device: str, seed: int, ranks: Ranks
 ) -> SupervisedLearner:
-    cfg = task.settings
-    module = initialised(seed, lambda: model.build(cfg.model, cfg.problem))
+    cfg, net = task.settings, task.settings.model
+    assert isinstance(net, MixerSettings)
+    module = initialised(seed, lambda: model.build(net, cfg.problem))
     batches: Batches
     if data is None:
         batches = Fresh(FreshStates(task), cfg.train, seed, device, ranks)
     else:
         batches = Resident(state_columns(data), cfg.train, seed, device, ranks)
-    loss = StateLoss(cfg.states.augment, cfg.states.targets == "first")
-    parts = Supervised(module, loss, batches, model.signature_of(cfg.model, cfg.problem))
+    loss = StateLoss(net.augment, net.targets == "first")
+    parts = Supervised(module, loss, batches, model.signature_of(net, cfg.problem))
     return _StateLearner(parts, cfg.train, cfg.optim, seed, device)
 
 

@@ -15,7 +15,7 @@ from ganglion.tasks.gridnav.config import Config, MixerSettings
 from ganglion.tasks.gridnav.evaluation import Trial
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.figure import Figure
 
 
 class GridNav:
@@ -112,6 +112,25 @@ class GridNav:
     def curves(self, policy: Policy, cases: Arrays) -> Arrays:
         """Return what fewer and more recursion steps achieve; see `evaluation.over_steps`."""
         return evaluation.over_steps(policy, self.trial({k: v[:200] for k, v in cases.items()}))
+
+    @property
+    def captions(self) -> Mapping[str, str]:
+        """What each picture shows, by its name."""
+        from ganglion.tasks.gridnav import view
+
+        return view.CAPTIONS
+
+    def draw(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, Figure]:
+        """Return pictures by name; see `view.draw`."""
+        from ganglion.tasks.gridnav import view
+
+        return view.draw(self, policy, cases, rng)
+
+    def animate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, bytes]:
+        """Return GIFs by name: the policy walking and, where it recurs, its wave in a maze."""
+        from ganglion.tasks.gridnav import animation
+
+        return animation.animate(self, policy, cases, rng)
 
     def _of_size(self, read: Callable[[Path], Arrays]) -> Callable[[Path], Arrays]:
         """Wrap an importer: what it reads must be of the size that the settings say."""
