@@ -144,7 +144,7 @@ def trained(home: Path, preset: str, name: str, seed: int, words: Sequence[str])
         run = pipeline.begin(TASK, cfg, place, preset=preset)
     else:
         run = Run.open(folder)
-    if json.loads((folder / "status.json").read_bytes())["status"] != "succeeded":
+    if json.loads((folder / "status.json").read_bytes())["state"] != "succeeded":
         pipeline.train(run)
     return runs.find(home, str(folder))
 
