@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -145,8 +146,24 @@ def trained(home: Path, preset: str, name: str, seed: int, words: Sequence[str])
     else:
         run = Run.open(folder)
     if json.loads((folder / "status.json").read_bytes())["state"] != "succeeded":
+        began = _spent()
         pipeline.train(run)
+        note = {"name": name, "seed": seed, "set": "command", "cpu_s": _spent() - began}
+        _append(home, note)
     return runs.find(home, str(folder))
+
+
+def _spent() -> float:
+    """CPU seconds of this process and those that it waited for."""
+    own, children = (
+        resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return sum(u.ru_utime + u.ru_stime for u in (own, children))
+
+
+def _append(home: Path, line: Mapping[str, Any]) -> None:
+    with (home / "figures.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def measured(
@@ -156,9 +173,7 @@ def measured(
     done = {(line["name"], line["seed"], line["set"]) for line in lines(home)}
 
     def note(where: str, figures: Mapping[str, Any]) -> None:
-        line = {"name": name, "seed": seed, "set": where, **figures}
-        with (home / "figures.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(home, {"name": name, "seed": seed, "set": where, **figures})
         print(f"... {name} seed {seed}: {where}", file=sys.stderr, flush=True)
 
     if (name, seed, "training") not in done:
@@ -235,10 +250,13 @@ def report(home: Path, name: str, preset: str, chosen: Sequence[int]) -> None:
     found = {(x["set"], x["seed"]): x for x in lines(home) if x["name"] == name}
     rows = []
     for seed in chosen:
-        cost = found["training", seed]
-        rows.append([str(seed), f"{cost['cpu_s']:.0f}", f"{cost['steps']:,}",
+        cost, whole = found["training", seed], found.get(("command", seed))
+        rows.append([str(seed), f"{cost['cpu_s']:.0f}", f"{whole['cpu_s']:.0f}" if whole else "-",
+                     f"{cost['steps']:,}",
                      f"{cost['parameters']:,}", json.dumps(cost["parity"]["max_abs"])])  # fmt: skip
-    print(table(["seed", "training, CPU-s", "steps", "parameters", "parity"], rows))
+    print(
+        table(["seed", "training, CPU-s", "whole command", "steps", "parameters", "parity"], rows)
+    )
     head = ["set", "seed", "maps", "cells", "wrong cells", *SHOWN[2:7], "loops", "collisions",
             "CPU-s"]  # fmt: skip
     rows = []

@@ -158,7 +158,10 @@ class TrmSettings(RecurrentSettings):
 
     kind: Literal["trm"] = "trm"
     latents: Literal[1, 2] = setting(2, "Latents: 1, or a slow one and a fast one.")
-    dim: int = setting(32, "Channels of a latent. 32, 64, 128 or 256.", ge=4, le=256)
+    dim: int = setting(
+        16, "Channels of a latent. 16 suffices for hard gates; 64, 128 or 256 as published.", ge=4,
+        le=256,
+    )  # fmt: skip
     inner: int = setting(2, "Applications to the fast latent in a cycle, n.", ge=1, le=16)
     stride: int = setting(
         4, "Cycles in a trip of the exported Loop; steps are rounded up to it. More cost less "
