@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 CODE := src tests examples benchmarks docs
 
-.PHONY: help env demo test check lint format coverage bench soak soak-ci system clean
+.PHONY: help env demo test check lint format coverage bench bench-serve soak soak-ci system clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -69,11 +69,14 @@ bench: $(ENV) ## measure speed, then quality (about 20 minutes)
 	@$(BIN)/python benchmarks/bench.py
 	@$(BIN)/python benchmarks/quality.py
 
+bench-serve: $(ENV) ## measure the server beside FastAPI and Flask (4 minutes; BENCH_ARGS=--realtime)
+	@$(BIN)/python benchmarks/serving.py $(BENCH_ARGS)
+
 soak: $(ENV) ## the long proofs: kills, damaged files, a full disk
-	@GANGLION_SOAK=full $(BIN)/python -m pytest -s benchmarks/soak.py
+	@GANGLION_SOAK=full $(BIN)/python -m pytest -s benchmarks/soak.py benchmarks/soak_serving.py
 
 soak-ci: $(ENV) ## the same proofs with smaller counts
-	@GANGLION_SOAK=ci $(BIN)/python -m pytest -s benchmarks/soak.py
+	@GANGLION_SOAK=ci $(BIN)/python -m pytest -s benchmarks/soak.py benchmarks/soak_serving.py
 
 system: ## optional Debian packages (as root): a compiler for train.compile=true
 	apt-get update

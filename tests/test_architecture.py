@@ -25,14 +25,18 @@ LAYERS = (  # a module imports from its own layer and those before it
     ("export", "report"),
     ("scoring", "testing"),
     ("session", "sources", "finish"),
-    ("results", "data_verbs", "pipeline", "serve"),
+    ("results", "data_verbs", "pipeline", "serve", "client"),
     ("jobs", "sweep", "chaos", "doctor", "scaffold", "studio"),
     ("commands", "cli"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FREE = ("", "__main__")  # `import ganglion` itself, and `python -m ganglion`
 # Where an error of any kind may be turned into an answer: the borders of a process.
-BORDERS = {"cli.main", "tasks.control.problem.installed"}  # the latter: code of others
+BORDERS = {
+    "cli.main",
+    "tasks.control.problem.installed",  # code of others
+    "serve.app.__call__", "serve.app._stream",  # a request, a stream
+}  # fmt: skip
 
 
 @cache
@@ -195,7 +199,7 @@ def test_only_the_borders_of_a_process_swallow_any_error() -> None:
         f"{module}.{function.name}"
         for module, tree in trees().items()
         for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.ExceptHandler) and swallows(node)
     }
@@ -220,6 +224,7 @@ def runs_without_torch(code: str, *words: str) -> None:
         "for n in registry.names():\n    assert cli.main(['config', n]) == 0",
         "from ganglion import cli; cli.main(['runs'])",
         "import ganglion.pipeline, ganglion.sources, ganglion.scoring, ganglion.core.run",
+        "import ganglion.serve.server, ganglion.serve.workers, ganglion.client",
         "from ganglion import registry as r\n"
         "for n in r.names():\n    r.make(n, r.resolve(n)).references()",
     ],

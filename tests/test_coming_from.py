@@ -220,6 +220,44 @@ def test_the_comparison_has_random_trained_lqr_and_the_optimum(home: Path) -> No
     assert any("Qwen" in json.dumps(quote) for quote in table["efficiency_quotes"])
 
 
+def test_the_guides_claims_stand_beside_the_optimum_and_ours(home: Path) -> None:
+    claims = json.loads((home / "claims.json").read_text())["claims"]
+    assert claims["header"] == ["claim", "claimed", "random", "optimum", "ours"]
+    rows = {row[0]: row[1:] for row in claims["rows"]}
+    assert len(rows) == 12
+    assert rows["mean final error"][0] == "< 0.5"
+    assert float(rows["mean final error"][2]) < float(rows["mean final error"][1])
+    assert rows["gap, untrained"][0] == "~300 %"
+    assert "/" in rows["loss at epoch 1, train/validation"][3]
+
+
+def test_claims_are_on_the_page_and_need_a_run_of_the_guides_problem(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--home", str(home), "compare"]
+    page = home / "claims.html"
+    assert (
+        main([*words, str(home / "runs/mine"), "--claims", "--cases", "8", "--html", str(page)])
+        == 0
+    )
+    assert "What others claim" in page.read_text()
+    capsys.readouterr()
+    assert main([*words, "oracle", "--task", "control", "--claims"]) == 2
+    assert "name a run first" in capsys.readouterr().err
+    assert main([*words, "larger", "--claims"]) == 2
+    assert "Nobody's claims" in capsys.readouterr().err
+
+
+def test_the_later_problems_of_the_guide_train_and_land(home: Path) -> None:
+    from ganglion.core import run as runs
+
+    run = runs.find(home, "oscillator").folder
+    policies = json.loads((run / "report" / "report.json").read_text())["policies"]
+    assert policies[0]["metrics"]["violations"]["value"] == 0.0
+    landings = json.loads((home / "landings.json").read_text())["policies"]
+    assert {p["name"]: p["metrics"]["landing"]["value"] for p in landings}["oracle"] == 1.0
+
+
 def test_a_larger_box_of_starts_is_trained_and_drawn(home: Path) -> None:
     from ganglion.core import run as runs
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.resources
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +52,12 @@ def resolve(
     return core_settings.resolve(
         cls, [cls.preset(preset, core_settings.said(cls, layers)), *layers]
     )
+
+
+def spaces(name: str) -> dict[str, Path]:
+    """Return the search spaces that a task ships, name -> file: `spaces/*.yaml` of its package."""
+    folder = Path(str(importlib.resources.files(_module(name)))) / "spaces"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def make(name: str, cfg: TaskSettings) -> Task:

@@ -19,10 +19,8 @@ from ganglion.core.contracts import Arrays, Metric, Signature
 from ganglion.core.errors import DataError, GanglionError, OutputError, ServiceError, SettingsError
 from ganglion.report.pairs import differences
 from ganglion.scoring import Entry, Scenario
-from ganglion.sources import Source
+from ganglion.sources import Layers, Source
 from ganglion.train.settings import TaskSettings
-
-Layers = Sequence[Mapping[str, Any]]
 
 
 def evaluate(
@@ -42,7 +40,7 @@ def evaluate(
     than those, or settings of another world draw fresh ones. DataError where `data` belong to
     another task or world.
     """
-    found = sources.find(source, home, task)
+    found = sources.find(source, home, task, layers)
     return _judge([found], task, layers, data, cases, seed, scenarios)[0]
 
 
@@ -58,6 +56,7 @@ def compare(
     policy_cmd: str | None = None,
     policy_url: str | None = None,
     recorded: Path | None = None,
+    claims: bool = False,
     html: Path | None = None,
     out: Path | None = None,
     home: Path = Path(),
@@ -65,15 +64,20 @@ def compare(
     """Score several policies on the same cases and say what differs; `compare --json`'s form.
 
     policy_cmd is an external controller (JSON lines on standard input and output, no shell);
-    policy_url is one behind HTTP; recorded is a file of recorded outputs. html and out are where
-    page and JSON are written.
+    policy_url is one behind HTTP; recorded is a file of recorded outputs. claims adds what others
+    promise of the first run, with the random, the optimal and the untrained policy beside it. html
+    and out are where page and JSON are written.
     """
     files.ensure_replaceable(out, ".json")
     files.ensure_replaceable(html, ".html")
     wanted = _once(names)
-    task = task or sources.task_of(wanted, home)
-    found = [sources.find(n, home, task) for n in wanted]
+    named, trained = sources.trained_under(wanted, home)
+    task = task or named
+    under = [*([trained.model_dump(mode="json")] if trained and task == named else []), *layers]
+    found = [sources.find(n, home, task, under) for n in wanted]
     name = sources.common_task(found, task)
+    if claims:
+        found = _with_claimed(found, name, layers)
     with ExitStack() as held_open:
         outside = _outside(found, name, layers, (policy_cmd, policy_url, recorded), held_open)
         report, judged = _judge([*found, *outside], task, layers, data, cases, seed, scenarios)
@@ -84,6 +88,8 @@ def compare(
     made = registry.make(name, _settings(found, name, layers))
     report["paired"] = _paired(judged[0], made.goal)
     report["efficiency_quotes"] = list(getattr(made, "efficiency_quotes", []))
+    if claims:
+        report["claims"] = _claims(found[0], made, report["policies"])
     if out is not None:
         _write(out, lambda: files.write_json(out, report))
     if html is not None:
@@ -324,6 +330,32 @@ def _outside(
     return outside
 
 
+def _with_claimed(found: Sequence[Source], task: str, layers: Layers) -> list[Source]:
+    """Add the policies that claims are about; SettingsError where nobody claims anything."""
+    run = found[0].run
+    if run is None:
+        raise SettingsError("--claims asks about a training: name a run first.")
+    if not getattr(registry.make(task, _settings(found, task, layers)), "claims", ()):
+        raise SettingsError(f"Nobody's claims about {task} as run {run.id} has it are known.")
+    out, names = list(found), {s.entry.name for s in found}
+    untrained = run.folder / "references" / "untrained.onnx"
+    if untrained.is_file() and untrained.name not in names:
+        out.append(sources.of_file(untrained))
+    return [*out, *(Source(Entry(n, "reference"), task) for n in ("random", "oracle")
+                    if n not in names)]  # fmt: skip
+
+
+def _claims(source: Source, task: Any, policies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return {"header", "rows"}: each claim beside what was measured."""
+    from ganglion.report import claims
+
+    assert source.run is not None
+    assert source.cfg is not None
+    steps = source.cfg.train.epoch_steps(source.cfg.data.train) if source.cfg.train.epochs else None
+    trained = claims.Trained(source.entry.name, "untrained.onnx", list(source.run.lines()), steps)
+    return {"header": list(claims.HEADER), "rows": claims.rows(task.claims, policies, trained)}
+
+
 def _efficiency(source: Source) -> dict[str, Any] | None:
     from ganglion.export.efficiency import efficiency
 
@@ -396,7 +428,7 @@ def _paired(nominal: Scenario, metric: Metric) -> list[dict[str, Any]]:
     found = differences(rows, [metric], seeds.rng(0, "paired"))
     return [
         {"name": d.policy, "against": d.against, "goal": d.metric, "difference": d.value,
-         "low": d.low, "high": d.high, "verdict": d.verdict}
+         "low": d.low, "high": d.high, "cases": d.cases, "verdict": d.verdict}
         for d in found
     ]  # fmt: skip
 

@@ -17,6 +17,8 @@ from ganglion.core.run import Run
 from ganglion.scoring import Entry
 from ganglion.train.settings import TaskSettings
 
+Layers = Sequence[Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -29,18 +31,21 @@ class Source:
     onnx: Path | None = None
 
 
-def find(text: str, home: Path, task: str | None = None) -> Source:
-    """Find the policy that `text` names; SettingsError names the nearest run or reference."""
+def find(text: str, home: Path, task: str | None = None, layers: Layers = ()) -> Source:
+    """Find the policy that `text` names; SettingsError names the nearest run or reference.
+
+    References are those of `task` under the settings `layers`.
+    """
     if text.endswith(".onnx"):
         return of_file(Path(text))
-    if task is not None and (name := _reference(text, task)):
-        return Source(Entry(name, "reference"), task)
+    if task is not None and text in _references(task, layers):
+        return Source(Entry(text, "reference"), task)
     try:
         return of_run(runs.find(home, text))
     except RunError as error:
         if type(error) is not RunError or "There is no run" not in str(error) or task is None:
             raise
-        names = _references(task)
+        names = _references(task, layers)
         near = nearest(text, names)
         hint = f" Did you mean {near!r}?" if near else ""
         raise SettingsError(
@@ -76,16 +81,17 @@ def of_run(run: Run, checkpoint: str | int = "best") -> Source:
     return Source(Entry(name, "run", learner.policy(), f"step {step}"), task, cfg, run)
 
 
-def task_of(names: Sequence[str], home: Path) -> str | None:
-    """Return the task of the first run or file among `names`, so that references find theirs."""
+def trained_under(names: Sequence[str], home: Path) -> tuple[str | None, TaskSettings | None]:
+    """Return task and settings of the first run or file among `names`: references follow them."""
     for name in names:
         try:
             if name.endswith(".onnx"):
-                return of_file(Path(name)).task
-            return str(runs.find(home, name).config["task"])
-        except (RunError, KeyError):
+                found = of_file(Path(name))
+                return found.task, found.cfg
+            return settings_of(runs.find(home, name))
+        except RunError:
             continue
-    return None
+    return None, None
 
 
 def policy(source: Source) -> Policy:
@@ -154,9 +160,5 @@ def _from_card(card: Mapping[str, Any], path: Path) -> tuple[str | None, TaskSet
         raise DataError(f"The policy card of {path} does not fit this version: {error}") from error
 
 
-def _references(task: str) -> list[str]:
-    return sorted(registry.make(task, registry.resolve(task)).references())
-
-
-def _reference(text: str, task: str) -> str | None:
-    return text if text in _references(task) else None
+def _references(task: str, layers: Layers) -> list[str]:
+    return sorted(registry.make(task, registry.resolve(task, None, layers)).references())

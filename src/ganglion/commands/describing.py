@@ -7,11 +7,16 @@ import shutil
 import sys
 import textwrap
 from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ganglion import registry
 from ganglion.commands.common import resolved
 from ganglion.commands.output import table, write, write_json
+from ganglion.core.errors import SettingsError, unknown
+from ganglion.core.settings import describe
+from ganglion.core.space import Choice, Range, check, read
 
 
 def tasks(args: Namespace) -> int:
@@ -31,9 +36,9 @@ def tasks(args: Namespace) -> int:
 
 def config(args: Namespace) -> int:
     """Print every setting of a task as it is resolved, or the schema of all."""
-    from ganglion.core.settings import describe
-
     cls = registry.settings(args.task)
+    if args.space is not None:
+        return _space(args)
     cfg = resolved(args)
     if args.schema:
         write_json(cls.model_json_schema())
@@ -68,6 +73,54 @@ def config(args: Namespace) -> int:
     write(table(["setting", preset, "", "unit", "type and range", "meaning"], cells))
     write("\n* differs from the setting's own default")
     return 0
+
+
+def _space(args: Namespace) -> int:
+    """List the task's search spaces, or check one of them or of a file, and print it."""
+    shipped = registry.spaces(args.task)
+    if not args.space:
+        known = {name: read(path).about for name, path in shipped.items()}
+        if args.json:
+            write_json({"task": args.task, "spaces": known})
+        else:
+            write(table(["space", "what it searches"], [list(row) for row in known.items()]))
+        return 0
+    path = shipped.get(args.space, Path(args.space))
+    if not path.is_file():
+        raise SettingsError(unknown("search space", args.space, shipped))
+    found = read(path)
+    check(found, lambda layer: registry.resolve(args.task, found.preset, [layer]))
+    if args.json:
+        varied = {
+            name: list(p.values) if isinstance(p, Choice) else vars(p)
+            for name, p in found.parameters.items()
+        }
+        write_json({"task": args.task, "about": found.about, "preset": found.preset,
+                    "settings": dict(found.settings), "space": varied})  # fmt: skip
+        return 0
+    some = found.layer({name: p.extremes()[0] for name, p in found.parameters.items()})
+    values = flat(registry.resolve(args.task, found.preset, [some]).model_dump(mode="json"))
+    helps = {
+        row.name: row.help
+        for row in describe(registry.settings(args.task))
+        if _of_this_kind(row.help, row.name, values)
+    }
+    write(f"{found.about}\npreset {found.preset}{_fixed(found.settings)}\n")
+    rows = [[name, _values(p), helps.get(name, "")] for name, p in found.parameters.items()]
+    write(table(["setting", "values", "meaning"], rows))
+    return 0
+
+
+def _fixed(settings: Mapping[str, Any]) -> str:
+    return "".join(f" {name}={value}" for name, value in settings.items())
+
+
+def _values(parameter: Choice | Range) -> str:
+    """Return the values of one parameter in words."""
+    if isinstance(parameter, Choice):
+        return " | ".join(json.dumps(v) for v in parameter.values)
+    scale = ", log scale" if parameter.log else f", step {parameter.step}" * bool(parameter.step)
+    return f"{parameter.low:g} to {parameter.high:g}{scale}"
 
 
 def _paragraph(row: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def compare(args: Namespace) -> int:
         names, task=args.task, layers=_layers(words),
         data=args.data, cases=args.cases, seed=args.seed, scenarios=args.scenarios,
         policy_cmd=args.policy_cmd, policy_url=args.policy_url, recorded=args.recorded,
-        html=args.html, out=args.out, home=home(args),
+        claims=args.claims, html=args.html, out=args.out, home=home(args),
     )  # fmt: skip
     _tell(result, args.json)
     if args.json:
@@ -189,6 +189,9 @@ def _tell_more(result: Mapping[str, Any]) -> None:
         who = list(dict.fromkeys(name for row in differs.values() for name in row))
         cells = [[k, *[str(row.get(w, "-")) for w in who]] for k, row in differs.items()]
         write("\n" + table(["setting", *who], cells))
+    claims = result.get("claims")
+    if claims:
+        write("\n" + table(claims["header"], claims["rows"]))
 
 
 def _aside(args: Namespace, text: str) -> None:

@@ -96,6 +96,10 @@ def _config(parser: Parser) -> None:
     _task(parser)
     _layers(parser)
     parser.add_argument("--schema", action="store_true", help="JSON schema of the settings")
+    parser.add_argument(
+        "--space", nargs="?", const="", metavar="NAME|FILE",
+        help="check and print a search space; without a name, list those that come with the task",
+    )  # fmt: skip
 
 
 def _generate(parser: Parser) -> None:
@@ -197,6 +201,10 @@ def _compare(parser: Parser) -> None:
     parser.add_argument("--policy-cmd", metavar="CMD", help="also score a program (JSON lines)")
     parser.add_argument("--policy-url", metavar="URL", help="also score a server (POST of JSON)")
     parser.add_argument("--recorded", type=Path, metavar="FILE", help="also score recorded answers")
+    parser.add_argument(
+        "--claims", action="store_true",
+        help="also what the original's guide claims of such a run, beside random and optimum",
+    )  # fmt: skip
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page")
     _out(parser, "write the JSON form here")
 
@@ -220,6 +228,30 @@ def _act(parser: Parser) -> None:
         "--input", metavar="JSON", help='{"name": [...]}, @FILE, or - for stdin (default: an '
         "example)",
     )  # fmt: skip
+
+
+def _serve(parser: Parser) -> None:
+    parser.add_argument(
+        "sources", nargs="+", metavar="[NAME=]RUN|FILE.onnx|DIR",
+        help="policies; DIR holds numbered versions. The first answers where none is named",
+    )  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="default: 127.0.0.1")
+    parser.add_argument(
+        "--port", type=whole(0, 65535), default=8080, metavar="N", help="default: 8080; 0: any"
+    )
+    parser.add_argument("--split", metavar="90:10", help="share requests by their id")
+    parser.add_argument("--shadow", metavar="SOURCE", help="also ask this one, unseen")
+    parser.add_argument("--pairs", type=Path, metavar="DIR", help="keep both answers (--shadow)")
+    parser.add_argument("--workers", type=whole(1, 64), default=1, metavar="N", help="processes")
+    parser.add_argument(
+        "--out-of-range", type=one_of("choice", ("refuse", "warn")), default="refuse",
+        metavar="refuse|warn", help="inputs beyond their range: refused, or clipped with a warning",
+    )  # fmt: skip
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="tokens, one a line")
+    parser.add_argument(
+        "--allow-host", action="append", metavar="NAME", help="a name that requests may address"
+    )
+    parser.add_argument("--seed", type=whole(0), metavar="S", help="of noise that requests omit")
 
 
 def _view(parser: Parser) -> None:
@@ -281,6 +313,8 @@ VERBS = {
         Verb("export", "write a run's policy for use elsewhere", "judging:export", _export),
         Verb("verify", "every digest; parity of the export; latency", "judging:verify", _verify),
         Verb("act", "one decision, for pipes and quick looks", "judging:act", _act),
+        Verb("serve", "answer over HTTP and WebSocket with exported policies",
+             "serving:serve", _serve),
         Verb("view", "draw what a policy does", "judging:view", _view),
         Verb("runs", "list runs, show one, delete some", "listing:runs_", _runs),
         Verb("doctor", "what is wrong or missing here, and what mends it",

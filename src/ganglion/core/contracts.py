@@ -146,6 +146,22 @@ class Metric:
     percent: bool = False
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What somebody else's guide promises of a policy, quoted as it stands.
+
+    metric is a column of the evaluation, "latency" (median of a decision) or "loss" (of training
+    and validation after `epoch`). of says of which policy: the trained one, or the same net
+    untrained.
+    """
+
+    what: str
+    claimed: str
+    metric: str
+    of: Literal["trained", "untrained"] = "trained"
+    epoch: int | None = None
+
+
 @runtime_checkable
 class Task(Protocol):
     """One problem: where its data comes from, how it is learned, how it is judged.
@@ -153,8 +169,9 @@ class Task(Protocol):
     `settings` is the resolved settings object it was built from. Optional attributes that generic
     code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
-    out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`, `inputs(cases)` (what
-    a policy is given of cases, where data hold it in another form).
+    out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`, `claims` (what
+    others promise of the problem as set, each a `Claim`), `inputs(cases)` (what a policy is given
+    of cases, where data hold it in another form).
     """
 
     metrics: Sequence[Metric]

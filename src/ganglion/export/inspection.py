@@ -103,6 +103,8 @@ def _inspect(model: ModelProto, data: bytes, name: str, limits: Limits) -> Inspe
                 f"{name} keeps tensor {tensor.name!r} in another file, which is not allowed; "
                 "export it with its weights inside."
             )
+        if any(dim < 0 for dim in tensor.dims):
+            raise DataError(f"{name} holds tensor {tensor.name!r} of a size below zero.")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     for key in (SIGNATURE, CARD, MADE, DIGEST):
         if key not in metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,26 @@ class OnnxPolicy:
         limits: Limits | None = None,
     ) -> None:
         data, name = read(source, limits)
-        self.inspection: Inspection = inspect_bytes(data, name, limits)
-        if digest is not None and digest != self.inspection.digest:
-            raise DataError(f"{name} has digest {self.inspection.digest}; expected {digest}.")
+        inspection = inspect_bytes(data, name, limits)
+        if digest is not None and digest != inspection.digest:
+            raise DataError(f"{name} has digest {inspection.digest}; expected {digest}.")
         self.path = None if isinstance(source, bytes) else Path(source)
+        self._load(data, name, inspection)
+
+    @classmethod
+    def inspected(cls, data: bytes, name: str, inspection: Inspection) -> OnnxPolicy:
+        """Load bytes that were inspected elsewhere, e.g. by a child process with limits."""
+        if hashlib.sha256(data).hexdigest() != inspection.digest:
+            raise DataError(f"{name} is not the file that was inspected.")
+        policy = cls.__new__(cls)
+        policy.path = None
+        policy._load(data, name, inspection)
+        return policy
+
+    def _load(self, data: bytes, name: str, inspection: Inspection) -> None:
+        self.inspection = inspection
         self.session = _session(data, name)
-        self._outputs = list(self.inspection.signature.outputs)
+        self._outputs = list(inspection.signature.outputs)
 
     @property
     def signature(self) -> Signature:
@@ -63,10 +78,13 @@ class OnnxPolicy:
         """
         return self.run(check(inputs, self.signature, ranges=False))
 
-    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
-        """Answer a batch that was checked before: the raw run, nothing around it."""
+    def run(self, feeds: dict[str, Array], options: Any = None) -> dict[str, Array]:
+        """Answer a batch that was checked before: the raw run, nothing around it.
+
+        options are ONNX Runtime's; setting their `terminate` from another thread ends the run.
+        """
         try:
-            answers = self.session.run(self._outputs, feeds)
+            answers = self.session.run(self._outputs, feeds, options)
         except _Failures as problem:
             raise DataError(f"The exported policy failed on this input: {_line(problem)}") from None
         return dict(zip(self._outputs, answers, strict=True))

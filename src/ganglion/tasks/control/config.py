@@ -501,7 +501,7 @@ _ROCKET = _Recipe(
     {
         "model": {"kind": "plan"},
         "loss": {"kind": "fuel"},
-        "data": {"validation": 100, "test": 500, "shard": 100},
+        "data": {"validation": 100, "test": 250, "shard": 50},
         "train": {"batch_size": 128, "ema": 0.99},
         "optim": {"lr": 2e-3, "betas": [0.9, 0.99], "warmup_steps": 50},
     },

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ganglion.core.contracts import Array, Arrays, Learner, Policy, Ranks
+from ganglion.core.contracts import Array, Arrays, Claim, Learner, Policy, Ranks
 from ganglion.core.errors import SettingsError
 from ganglion.tasks.control import checks, evaluation, formats, oracle, references
 from ganglion.tasks.control.config import Config
@@ -26,6 +26,18 @@ _QUOTES = (  # claims of the original's guide, shown beside what is measured her
      "memory_mb": 6000.0, "source": "claim of the original's guide; parameters: trainable ones"},
     {"name": "tiny recursive control, original", "parameters": 530e3, "latency_ms": 5.0,
      "memory_mb": 20.0, "source": "claim of the original's guide"},
+)  # fmt: skip
+_CLAIMS = (  # of the same guide, for moving targets
+    Claim("mean final error", "< 0.5", "final_error"),
+    Claim("success: final error < 0.1", "> 50 %", "success"),
+    Claim("gap from optimal (here of cost; the guide's is of final errors)", "< 30 %", "gap"),
+    Claim("time of a decision", "< 10 ms", "latency"),
+    Claim("final error, in that of random controls", "~90 % better", "error_against_random"),
+    Claim("the same, untrained", "20-30 % better", "error_against_random", of="untrained"),
+    Claim("gap, untrained", "~300 %", "gap", of="untrained"),
+    *(Claim(f"loss at epoch {epoch}, train/validation", said, "loss", epoch=epoch)
+      for epoch, said in {1: "5.2/5.3", 20: "2.1/2.2", 50: ".8/.9", 80: ".2/.3",
+                          100: ".1/.15"}.items()),
 )  # fmt: skip
 
 
@@ -65,6 +77,12 @@ class Control:
     @property
     def settings(self) -> Config:
         return self._settings
+
+    @property
+    def claims(self) -> Sequence[Claim]:
+        """What the original's guide promises; it speaks of moving targets alone."""
+        moving = getattr(self.problem, "target", None) == "moving"
+        return _CLAIMS if moving else ()
 
     @property
     def steps(self) -> Mapping[str, int]:
