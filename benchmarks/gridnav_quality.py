@@ -109,7 +109,7 @@ GOALS: Mapping[str, Sequence[tuple[str, str, float]]] = {
     "recipe1": [],
 }  # fmt: skip
 SHOWN = ("optimal", "wrong", "success", "exact", "perfect_maps", "path_ratio", "no_way_known",
-         "loops", "collisions", "label_accuracy", "label_ceiling")  # fmt: skip
+         "loops", "collisions", "label_accuracy", "label_random_optimal")  # fmt: skip
 
 
 def main() -> None:

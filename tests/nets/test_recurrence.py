@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganglion.nets.mixer import Mixer
 from ganglion.nets.mixing import Attention, PositionMlp, turned
-from ganglion.nets.recurrence import Form, HardGate, PostNorm, Recurrence, unit
+from ganglion.nets.recurrence import Entered, Form, HardGate, PostNorm, Recurrence, unit
 
 
 def built(**changes: Any) -> Recurrence:
@@ -18,7 +18,7 @@ def built(**changes: Any) -> Recurrence:
     return Recurrence(Form(**{"width": 8, "sides": (5, 6), **changes}), 2)
 
 
-def observed(net: Recurrence, height: int = 5, wide: int = 6) -> tuple[Tensor, Tensor]:
+def observed(net: Recurrence, height: int = 5, wide: int = 6) -> tuple[Tensor, Entered]:
     x = torch.randn(2, 2, height, wide, generator=torch.Generator().manual_seed(1))
     return x, net.enter(x)
 
@@ -54,6 +54,34 @@ def test_post_norm_leaves_channels_of_unit_size() -> None:
     layer = PostNorm(Form(width=8, update="post_norm"))
     out = layer(torch.randn(2, 8, 4, 4), None, None)
     torch.testing.assert_close(out.pow(2).mean(1), torch.ones(2, 4, 4), atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize("mixing", ["conv", "mlp", "attention"])
+@pytest.mark.parametrize(("latents", "depth"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_positions_that_are_shut_stay_at_zero_to_the_last_bit(
+    mixing: str, latents: int, depth: int
+) -> None:
+    net = built(mixing=mixing, latents=latents, depth=depth, heads=2)
+    x, _ = observed(net)
+    taking_part = torch.rand(2, 1, 5, 6, generator=torch.Generator().manual_seed(2)) < 0.5
+    z, entered = net.initial(x), net.enter(x, taking_part)
+    for _ in range(4):
+        z = net(z, entered)
+    for latent in z:
+        assert bool((latent * ~taking_part == 0.0).all())
+        assert bool((latent.abs().amax(1, keepdim=True) > 0.0)[taking_part].all())
+
+
+def test_a_shut_position_is_to_its_neighbours_what_lies_beyond_the_border() -> None:
+    net = built(width=16)
+    x = torch.randn(1, 2, 5, 6)
+    wider = nn.functional.pad(x, (2, 1, 1, 3))
+    taking_part = nn.functional.pad(torch.ones(1, 1, 5, 6), (2, 1, 1, 3)) > 0
+    inner, outer = net.initial(x), net.initial(wider)
+    for _ in range(6):
+        inner = net(inner, net.enter(x))
+        outer = net(outer, net.enter(wider, taking_part))
+    torch.testing.assert_close(outer[0][:, :, 1:6, 2:8], inner[0], atol=1e-5, rtol=0.0)
 
 
 class Recording(nn.Module):

@@ -9,7 +9,7 @@ z_H <- f(z_H + z_L), the network f shared by both. With one latent it is z <- f(
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,18 @@ from torch import Tensor, nn
 from ganglion.nets.mixing import Attention, Convolution, PositionMlp, SwiGlu
 
 Latents = tuple[Tensor, ...]
+_SHUT = -1e4  # added before a rectifier that is to give zero; within the range of half floats
+
+
+class Entered(NamedTuple):
+    """What an observation adds, computed once: to the first layer that reads it, and to the others.
+
+    rest is None, or (B, 1, H, W) with 0 where a position takes part and a large negative number
+    where it is shut.
+    """
+
+    first: Tensor
+    rest: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,9 @@ class Form:
 class Recurrence(nn.Module):
     """f and the way it is applied; `forward` is one cycle, to be repeated by the caller.
 
-    The observation enters every application of f that reads it: `enter` is computed once.
+    The observation enters every application of f that reads it: `enter` is computed once. With
+    update=hard_gate positions can be shut: their latents stay exactly zero, so that to their
+    neighbours they are what lies beyond the border, whatever the observation says there.
     """
 
     def __init__(self, form: Form, channels: int) -> None:
@@ -61,49 +75,60 @@ class Recurrence(nn.Module):
         self.layers = nn.ModuleList(layer(form) for _ in range(form.depth))
         self.place = _learned(form, inside) if form.positions == "learned" else None
 
-    def enter(self, x: Tensor) -> Tensor:
-        """Encode the observation (B, channels, H, W) for every step to come."""
-        out: Tensor = self.entry(x)
-        return out if self.place is None else out + self.place
+    def enter(self, x: Tensor, taking_part: Tensor | None = None) -> Entered:
+        """Encode the observation (B, channels, H, W) for every step to come.
+
+        taking_part (B, 1, H, W) bool shuts the other positions; update=post_norm ignores it.
+        """
+        first: Tensor = self.entry(x)
+        first = first if self.place is None else first + self.place
+        if taking_part is None or self.form.update != "hard_gate":
+            return Entered(first, None)
+        shut = torch.where(taking_part, 0.0, _SHUT)
+        return Entered(torch.where(taking_part, first, _SHUT), shut)
 
     def initial(self, x: Tensor) -> Latents:
         """Latents before the first cycle: zeros, (B, D, H, W) each, the slow one first."""
         batch, _, height, wide = x.shape
         return (x.new_zeros(batch, self.form.width, height, wide),) * self.form.latents
 
-    def forward(self, latents: Latents, entered: Tensor) -> Latents:
+    def forward(self, latents: Latents, entered: Entered) -> Latents:
         """Go through one cycle: n applications of f, and one more for a slow latent."""
+        first, rest = entered
         if self.form.latents == 1:
             z = latents[0]
             for _ in range(self.form.inner):
-                z = self._step(z, None, entered)
+                z = self._step(z, None, first, rest)
             return (z,)
         slow, fast = latents
         for _ in range(self.form.inner):
-            fast = self._step(fast, slow, entered)
-        return self._step(slow, fast, None), fast
+            fast = self._step(fast, slow, first, rest)
+        return self._step(slow, fast, rest, rest), fast
 
-    def _step(self, z: Tensor, other: Tensor | None, entered: Tensor | None) -> Tensor:
+    def _step(
+        self, z: Tensor, other: Tensor | None, entered: Tensor | None, rest: Tensor | None
+    ) -> Tensor:
         for layer in self.layers:
             z = layer(z, other, entered)
-            other = entered = None
+            other, entered = None, rest
         return z
 
 
 class HardGate(nn.Module):
     """a = relu(mix(z + other) + entered); (g, c) = W a; z + hardsigmoid(g) (hardtanh(c) - z).
 
-    Gates begin nearly closed (bias -1), so that what is known is kept from the start.
+    Gates begin nearly closed (bias -1), so that what is known is kept from the start. The
+    candidate has no bias: where a is zero it is zero, and a latent of zero stays.
     """
 
     def __init__(self, form: Form) -> None:
         super().__init__()
         inside = form.expansion * form.width
         self.mix = _mixing(form, inside)
-        self.gate, self.candidate = (nn.Conv2d(inside, form.width, 1) for _ in range(2))
+        self.gate = nn.Conv2d(inside, form.width, 1)
+        self.candidate = nn.Conv2d(inside, form.width, 1, bias=False)
         with torch.no_grad():
             self.gate.bias.fill_(-1.0)  # type: ignore[union-attr]
-            self.candidate.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, z: Tensor, other: Tensor | None, entered: Tensor | None) -> Tensor:
         """Map (B, D, H, W) to the same."""
@@ -119,7 +144,8 @@ class HardGate(nn.Module):
         if torch.compiler.is_exporting():
             return self.gate(seen), self.candidate(seen)
         weights = torch.cat([self.gate.weight, self.candidate.weight])
-        biases = torch.cat([self.gate.bias, self.candidate.bias])  # type: ignore[list-item]
+        assert self.gate.bias is not None
+        biases = nn.functional.pad(self.gate.bias, (0, len(self.candidate.weight)))
         gate, candidate = nn.functional.conv2d(seen, weights, biases).chunk(2, 1)
         return gate, candidate
 

@@ -40,7 +40,7 @@ def test_the_figures_of_a_map_by_hand() -> None:
     # shortest 1 + 2 + 1 + 3 + 2 + 3 = 12; made 1 + 2 + 1 and three times the limit 4 * 9
     assert (rows["shortest"], rows["path_ratio"]) == (12, 4 + 3 * 36)
     assert (rows["exact"], rows["perfect_maps"], rows["without_way"]) == (1, 0, 0)
-    assert (rows["label_accuracy"], rows["label_ceiling"]) == (1, 1)
+    assert (rows["label_accuracy"], rows["label_random_optimal"]) == (1, 1)
 
 
 def test_a_longer_way_arrives_but_is_not_exact() -> None:
@@ -49,15 +49,15 @@ def test_a_longer_way_arrives_but_is_not_exact() -> None:
     around = np.array([[[D, S], [R, U]]])
     rows = evaluation.rows(around, trial)
     assert (rows["success"][0], rows["exact"][0], rows["path_ratio"][0]) == (3, 0, 3 + 2 + 1)
-    assert rows["label_ceiling"][0] == 1.0
+    assert rows["label_random_optimal"][0] == 1.0
 
 
-def test_two_optimal_moves_halve_the_ceiling_of_the_single_label() -> None:
+def test_two_optimal_moves_halve_the_chance_of_the_single_label() -> None:
     free = drawn("..", "..")
     trial = Trial.of(records.make(free, np.array([[1, 1]]), np.array([[0, 0]])), None)
     moves = np.array([[[R, D], [R, S]]])
     rows = evaluation.rows(moves, trial)
-    assert rows["label_ceiling"][0] == 0.5
+    assert rows["label_random_optimal"][0] == 0.5
     assert rows["exact"][0] == 1.0
 
 

@@ -41,6 +41,18 @@ def test_the_mask_follows_the_wave() -> None:
     assert known_right(logits, labels, at + 2, 1).item() == pytest.approx(4 / 6)
 
 
+def test_what_is_next_to_the_goal_weighs_more() -> None:
+    labels, logits = corridor(), torch.zeros(1, 6, 1, 9)
+    logits[0, 4, 0, 0] = logits[0, 2, 0, 1:7] = logits[0, 5, 0, 8] = 50.0
+    logits[0, :, 0, 1] = torch.tensor([50.0, 0, 0, 0, 0, 0])  # at distance 1, wrong by 50
+    at = torch.tensor([9])
+    assert wave_front(logits, labels, at, 2).item() == pytest.approx(50 / 8)
+    # weights 1 + 4 / (1 + d) for d 0..6, and 1 for the cell without a way; at d = 1 it is 3
+    weights = [1 + 4 / (1 + d) for d in range(7)] + [1]
+    found = wave_front(logits, labels, at, 2, near=4.0)
+    assert found.item() == pytest.approx(3 * 50 / sum(weights))
+
+
 def test_before_the_wave_begins_all_is_unknown() -> None:
     labels, logits = corridor(), torch.zeros(1, 6, 1, 9)
     # uniform answers: every asked cell costs log 6

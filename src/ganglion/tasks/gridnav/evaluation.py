@@ -39,9 +39,9 @@ METRICS: Sequence[Metric] = (
            help="share of the free cells without a way that say UNKNOWN"),
     Metric("label_accuracy", "1", "higher", percent=True,
            help="share of the drawn starts whose move is the single label, the original's figure"),
-    Metric("label_ceiling", "1", "higher", percent=True,
-           help="the same of a policy that picks any optimal move: what is possible without "
-           "knowing how the label was picked"),
+    Metric("label_random_optimal", "1", "higher", percent=True,
+           help="expected label_accuracy of a policy that picks any of the optimal moves, each as "
+           "likely; only one that also learned how the label was picked goes beyond"),
     Metric("collisions", "1", "lower", per="starts", percent=True,
            help="share of the starts that run into a wall or out of the map"),
     Metric("loops", "1", "lower", per="starts", percent=True,
@@ -129,7 +129,7 @@ def rows(moves: Ints, trial: Trial) -> dict[str, Array]:
         "exact": exact.astype(np.float64),
         "perfect_maps": (right | ~has_way).all((1, 2)).astype(np.float64),
         "label_accuracy": (moves[begin] == held.label).astype(np.float64),
-        "label_ceiling": 1.0 / np.maximum(_members(held.moves[begin]), 1),
+        "label_random_optimal": 1.0 / np.maximum(_members(held.moves[begin]), 1),
     }
 
 

@@ -132,7 +132,7 @@ class SlotLearner:
         """Loss of some cycles on every slot; the latents move on by all of them."""
         settings, module = self._recipe.pool, self._module
         free, goal = pool.planes()
-        entered = module.core.enter(_last(module.observe(free, goal)))
+        entered = module.enter(_last(module.observe(free, goal)))
         latents = self._noisy(pool.latents)
         with torch.no_grad():
             for _ in range(self._recipe.blind):
@@ -149,7 +149,7 @@ class SlotLearner:
                 age = pool.time + self._recipe.blind + cycle + 1
                 reach = age * self._recipe.speed
                 logits = module.logits(latents)
-                losses.append(wave_front(logits, labels, reach, settings.lag))
+                losses.append(wave_front(logits, labels, reach, settings.lag, settings.near))
         pool.latents = tuple(z.detach().float() for z in latents)
         pool.time += self._recipe.blind + settings.cycles
         right = known_right(logits, labels, reach, settings.lag)
@@ -225,7 +225,7 @@ class SlotLearner:
     def _answer(self, free: Tensor, goal: Tensor) -> Tensor:
         module = self._ema
         x = _last(module.observe(free.to(self._device), goal.to(self._device)))
-        entered, latents = module.core.enter(x), module.core.initial(x)
+        entered, latents = module.enter(x), module.core.initial(x)
         for _ in range(self._recipe.steps):
             latents = module.core(latents, entered)
         return module.logits(latents)

@@ -30,21 +30,26 @@ class Labels:
     free: Tensor
 
 
-def wave_front(logits: Tensor, labels: Labels, reach: Tensor, lag: int) -> Tensor:
+def wave_front(
+    logits: Tensor, labels: Labels, reach: Tensor, lag: int, near: float = 0.0
+) -> Tensor:
     """Cross-entropy of the cells that the wave has passed, and of those that it cannot know yet.
 
     logits (B, 6, H, W); reach (B,) is how far a wave of that age has come. Cells with distance <=
     reach - lag answer their optimal moves; free cells beyond reach + lag, or without a way, answer
-    UNKNOWN; those between are left alone. The mean is over all cells that are asked.
+    UNKNOWN; those between are left alone. The mean is over all cells that are asked, each
+    with weight 1 + near / (1 + distance) where it has a way, 1 elsewhere: what is wrong next to the
+    goal ends all ways.
     """
     far = reach.view(-1, 1, 1)
     has_way = labels.distance >= 0
     known = has_way & (labels.distance <= far - lag)
     unknown = labels.free & (~has_way | (labels.distance > far + lag))
-    asked = (known | unknown).sum().clamp(min=1)
+    weight = 1.0 + near * has_way / (1.0 + labels.distance.clamp(min=0))
+    asked = ((known | unknown) * weight).sum().clamp(min=1)
     log = logits.float().log_softmax(1)
     entropy = (log[:, :UNKNOWN] * labels.parts).sum(1) * known + log[:, UNKNOWN] * unknown
-    return -entropy.sum() / asked
+    return -(weight * entropy).sum() / asked
 
 
 @torch.no_grad()

@@ -11,12 +11,10 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from ganglion.core.contracts import Signature, TensorSpec
 from ganglion.nets.mixer import Mixer
-from ganglion.nets.recurrence import Form, Latents, Recurrence
-from ganglion.tasks.gridnav.config import MapSettings, MixerSettings, RecurrentSettings
+from ganglion.nets.recurrence import Entered, Form, Latents, Recurrence
+from ganglion.tasks.gridnav.config import MOST_TRIPS, MapSettings, MixerSettings, RecurrentSettings
 from ganglion.tasks.gridnav.grids import MOVES, UNKNOWN
 from ganglion.tasks.gridnav.references import signature
-
-MOST_TRIPS = 10_000  # of the exported Loop, `stride` steps each
 
 
 class Reasoner(nn.Module):
@@ -37,6 +35,10 @@ class Reasoner(nn.Module):
         is_free = free > 0.5
         return torch.stack([is_free, is_free & (goal > 0.5)], 1).float()
 
+    def enter(self, planes: Tensor) -> Entered:
+        """What `core` takes of those planes; blocked cells are shut, as the world outside is."""
+        return self.core.enter(planes, planes[:, :1] > 0.5)
+
     def logits(self, latents: Latents) -> Tensor:
         """UP DOWN LEFT RIGHT STAY UNKNOWN of every cell, (B, 6, H, W)."""
         out: Tensor = self.head(latents[0])
@@ -51,15 +53,19 @@ class Reasoner(nn.Module):
         """Return the moves (B, H, W) int64 after `steps` cycles, rounded up to the stride.
 
         free, goal (B, H, W), steps (1,) or () int64. With halting, a map of which a whole stride
-        changed no move stays as it was before that stride, whatever the other maps do.
+        changed no move stays as it was before that stride, whatever the other maps do; and no more
+        steps are taken than a map has cells, and a stride, since no way is longer.
         """
         x = self.observe(free, goal)
-        entered = self.core.enter(x)
+        entered = self.enter(x)
         moves = torch.full_like(free, UNKNOWN, dtype=torch.int64)
         going = torch.ones_like(free[:, :1, :1], dtype=torch.bool)
         carried = (torch.zeros_like(steps.reshape(())), going, moves, *self.core.initial(x))
         carried = (*carried[:3], *(z.clone() for z in carried[3:]))
         limit = steps.reshape(())
+        if self.halting:
+            cells = free.shape[1] * free.shape[2]
+            limit = torch.minimum(limit, torch.full_like(limit, cells + self.stride))
 
         def more(i: Tensor, going: Tensor, *rest: Tensor) -> Tensor:
             return (i < limit) & going.any()
