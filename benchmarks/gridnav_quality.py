@@ -225,7 +225,7 @@ def scored(
         "maps": count, "cells": int(rows["cells"].sum()), "wrong_cells": int(rows["wrong"].sum()),
         "exact_maps": int(rows["exact"].sum()), "success_low": found["success"].low,
     }  # fmt: skip
-    return {**figures, **counts, "steps": task.steps.get("steps"), "evaluation_s": spent}  # type: ignore[attr-defined]
+    return {**figures, **counts, "steps": changed.steps, "evaluation_s": spent}
 
 
 def unhalting(run: Run) -> Any:

@@ -79,12 +79,17 @@ def test_settings_that_do_nothing_here_are_refused(layer: dict[str, Any], said: 
 
 
 def test_steps_follow_from_size_and_kind() -> None:
-    assert make().steps == {"steps": 32}
-    assert make({"problem": {"height": 64, "width": 64}}).steps == {"steps": 256}
+    assert resolved().steps == 32
+    assert resolved({"problem": {"height": 64, "width": 64}}).steps == 256
     # a perfect maze of 30 x 30 has corridors through half of its cells
-    assert make({"problem": "hard"}).steps == {"steps": 450 + 60}
-    assert make({"evaluation": {"factor": 3.0}}).steps == {"steps": 96}
+    assert resolved({"problem": "hard"}).steps == 450 + 60
+    assert resolved({"evaluation": {"factor": 3.0}}).steps == 96
+
+
+def test_a_policy_that_halts_is_told_no_number_of_steps_unless_somebody_says_one() -> None:
+    assert make().steps == {"steps": 80_000}
     assert make({"evaluation": {"steps": 50}}).steps == {"steps": 50}
+    assert make({"model": {"halting": False}}).steps == {"steps": 32}
     assert make(preset="recipe1").steps == {}
 
 

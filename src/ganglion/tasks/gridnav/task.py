@@ -68,12 +68,13 @@ class GridNav:
     def steps(self) -> Mapping[str, int]:
         """What an input of role "steps" gets where nobody says otherwise.
 
-        A policy that halts by itself may take all that it has, whatever the size of the map.
+        A policy that halts by itself gets all that it can take, whatever the size of the map.
         """
         net, wanted = self.settings.model, self.settings.steps
         if isinstance(net, MixerSettings) or wanted is None:
             return {}
-        return {"steps": MOST_TRIPS * net.stride if net.halting else wanted}
+        by_itself = net.halting and self.settings.evaluation.steps is None
+        return {"steps": MOST_TRIPS * net.stride if by_itself else wanted}
 
     def generate(self, count: int, split: str, rng: np.random.Generator) -> Arrays:
         """Draw `count` maps with goal, start and labels; see `records` for the arrays.
