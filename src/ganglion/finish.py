@@ -15,6 +15,7 @@ from ganglion.core.errors import ExportError, Preempted
 from ganglion.core.run import Run
 from ganglion.core.settings import difference
 from ganglion.export.efficiency import Efficiency, efficiency
+from ganglion.export.inspection import inspect
 from ganglion.export.onnx_export import Checks, Exported, export
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.report import page
@@ -215,7 +216,7 @@ def _export_verdict(made: Exported, found: Efficiency, cfg: TaskSettings) -> dic
     parity = made.parity
     return {
         "path": "export/policy.onnx", "digest": made.digest, "bytes": made.file_bytes,
-        "ok": True, "refused": None,
+        "opset": inspect(made.path).made.get("opset"), "ok": True, "refused": None,
         "parity": None if parity is None else {
             "max_abs": parity.max_abs, "inputs": parity.inputs,
             "tolerance": cfg.export.tolerance,
@@ -228,8 +229,10 @@ def _worst(task: Task, nominal: Scenario) -> list[dict[str, Any]]:
     ours = nominal.scored[0]
     found = []
     for case in metrics.worst(ours.rows, task.goal, WORST):
-        figures = {m.name: float(ours.rows[m.name][case]) for m in task.metrics}
-        inputs = {k: v[case].tolist() for k, v in nominal.cases.items() if v[case].size <= 8}
+        figures = {m.name: metrics.of_case(ours.rows, m, int(case)) for m in task.metrics}
+        # bytes are codes or packed bits: nothing that a person reads
+        inputs = {k: v[case].tolist() for k, v in nominal.cases.items()
+                  if v[case].size <= 8 and v.dtype != np.uint8}  # fmt: skip
         found.append({"case": int(case), "metrics": figures, "inputs": inputs})
     return found
 

@@ -83,7 +83,7 @@ def test_a_halted_map_answers_as_it_did_when_it_settled() -> None:
 
 def test_no_more_steps_are_taken_than_a_map_has_cells_and_a_stride() -> None:
     given, module = planes(3, 4, 5), wave(stride=2)
-    module.moves = lambda latents, free: torch.randint(5, free.shape)  # type: ignore[method-assign]
+    module.moves = lambda _, free: torch.randint(5, free.shape)  # type: ignore[method-assign]
     taken = []
     core, module.core.forward = module.core.forward, lambda *a: taken.append(1) or core(*a)  # type: ignore
     module(**given, steps=torch.tensor([1000]))

@@ -28,7 +28,8 @@ CAPTIONS: Final[Mapping[str, str]] = {
     "failures": "Where the policy fails: cells whose move is not optimal are orange, and the blue "
     "way is that from the failing start whose way is longest.",
     "distance": "Starts that arrive by their distance to the goal, beside a walk towards the goal.",
-    "steps": "Optimal moves and arrivals after fewer and more recursion steps than are used.",
+    "steps": "Optimal moves and arrivals after fewer and more recursion steps than are used; they "
+    "are rounded up to the policy's stride.",
 }
 CLAIMS: Final = {  # accuracy by number of states, as the original's guide claims
     "claimed, plain": {1_000: (50, 65), 5_000: (65, 80), 10_000: (75, 85), 50_000: (85, 92),
