@@ -118,12 +118,14 @@ def main() -> None:
     parser.add_argument("--name", help="of the runs and the block (default: the preset)")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--sets", help="names of sets, by commas (default: those of the preset)")
+    parser.add_argument("--maps", type=int, default=1 << 30, help="at most so many of a set")
     parser.add_argument("--no-drop", action="store_true", help="leave three times the steps out")
     parser.add_argument("--home", type=Path, required=True, help="runs and figures stay here")
     parser.add_argument("settings", nargs="*")
     args = parser.parse_args()
     name = args.name or args.preset
-    wanted = args.sets.split(",") if args.sets else ASKED[args.preset]
+    names = args.sets.split(",") if args.sets else ASKED[args.preset]
+    wanted = {n: min(args.maps, SETS[n][1]) for n in names}
     chosen = [int(s) for s in args.seeds.split(",")]
     for seed in chosen:
         run = trained(args.home, args.preset, name, seed, args.settings)
@@ -167,9 +169,9 @@ def _append(home: Path, line: Mapping[str, Any]) -> None:
 
 
 def measured(
-    home: Path, run: Run, name: str, seed: int, wanted: Sequence[str], *, drop: bool
+    home: Path, run: Run, name: str, seed: int, wanted: Mapping[str, int], *, drop: bool
 ) -> None:
-    """Append the figures of one run that are not there yet."""
+    """Append the figures of one run that are not there yet; wanted is set -> number of maps."""
     done = {(line["name"], line["seed"], line["set"]) for line in lines(home)}
 
     def note(where: str, figures: Mapping[str, Any]) -> None:
@@ -179,9 +181,9 @@ def measured(
     if (name, seed, "training") not in done:
         note("training", training(run))
     policy = OnnxPolicy(run.folder / "export" / "policy.onnx")
-    for where in wanted:
+    for where, count in wanted.items():
         if (name, seed, where) not in done:
-            note(where, scored(run, policy, where, SETS[where][1], seed))
+            note(where, scored(run, policy, where, count, seed))
     if not drop:
         return
     longer = None

@@ -50,7 +50,7 @@ METRICS: Sequence[Metric] = (
            help="share of maps whose way is the one in the published file; only where there is "
            "one"),
 )  # fmt: skip
-_CELLS_AT_ONCE = 1 << 15  # of one call, so that maps that settle early are not kept waiting
+_CELLS_AT_ONCE = 1 << 11  # of one call, so that maps that settle early are not kept waiting
 _MAPS_AT_ONCE = 256
 
 
