@@ -86,6 +86,14 @@ def test_steps_follow_from_size_and_kind() -> None:
     assert resolved({"evaluation": {"factor": 3.0}}).steps == 96
 
 
+def test_claims_are_those_about_the_maps_that_are_judged() -> None:
+    guide = [c.metric for c in make().claims]
+    assert guide == ["success", "path_ratio", *["label_accuracy"] * 4]
+    assert [c.claimed for c in make({"problem": "hard"}).claims] == ["85.3 %", "74.5 %"]
+    assert not make({"problem": {"height": 16, "width": 16}}).claims
+    assert not make({"problem": "rooms"}).claims
+
+
 def test_a_policy_that_halts_is_told_no_number_of_steps_unless_somebody_says_one() -> None:
     assert make().steps == {"steps": 80_000}
     assert make({"evaluation": {"steps": 50}}).steps == {"steps": 50}
