@@ -55,6 +55,8 @@ def test_the_recipes_are_those_of_the_guide(
 def test_a_preset_follows_the_model() -> None:
     assert resolved({"model": "trm"}, preset="max").model.kind == "trm"
     assert resolved(preset="trm").model.kind == "trm"
+    assert resolved(preset="trm").pool.cycles == 5
+    assert resolved({"pool": {"cycles": 8}}, preset="trm").pool.cycles == 8
     assert resolved({"model": "mixer"}).data.fresh is False
     puzzles = resolved(preset="puzzles")
     assert (puzzles.problem.kind, puzzles.data.train, puzzles.data.fresh) == ("hard", 1_000, False)
