@@ -151,7 +151,7 @@ def trained(home: Path, preset: str, name: str, seed: int, words: Sequence[str])
         began = _spent()
         pipeline.train(run)
         note = {"name": name, "seed": seed, "set": "command", "cpu_s": _spent() - began}
-        _append(home, note)
+        append(home, note)
     return runs.find(home, str(folder))
 
 
@@ -163,7 +163,7 @@ def _spent() -> float:
     return sum(u.ru_utime + u.ru_stime for u in (own, children))
 
 
-def _append(home: Path, line: Mapping[str, Any]) -> None:
+def append(home: Path, line: Mapping[str, Any]) -> None:
     with (home / "figures.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -175,7 +175,7 @@ def measured(
     done = {(line["name"], line["seed"], line["set"]) for line in lines(home)}
 
     def note(where: str, figures: Mapping[str, Any]) -> None:
-        _append(home, {"name": name, "seed": seed, "set": where, **figures})
+        append(home, {"name": name, "seed": seed, "set": where, **figures})
         print(f"... {name} seed {seed}: {where}", file=sys.stderr, flush=True)
 
     if (name, seed, "training") not in done:
