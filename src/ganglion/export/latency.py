@@ -12,7 +12,7 @@ from ganglion.core.contracts import Array
 from ganglion.export.inputs import check, defaults, draw
 from ganglion.export.onnx_policy import OnnxPolicy
 
-_SECONDS, _LEAST = 3.0, 20  # of wall time for each series of runs; fewest runs of one
+_SECONDS, _LEAST = 1.5, 20  # of wall time for each series of runs; fewest runs of one
 
 
 @dataclass(frozen=True)
