@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ganglion.export.onnx_export import Checks, export
 from ganglion.export.onnx_policy import OnnxPolicy
+from ganglion.serve.models import Model
+from ganglion.serve.problems import Problem
+from ganglion.serve.reading import Reader
 from ganglion.tasks.gridnav import maps, references, tokens
 from ganglion.tasks.gridnav.config import (
     DensitySettings,
@@ -117,7 +120,7 @@ def test_values_between_are_read_as_blocked_or_free() -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reasoner, Path]:
     module = wave(stride=4)
     path = tmp_path_factory.mktemp("wave") / "policy.onnx"
-    card = {"steps": {"steps": 60}}
+    card = {"steps": {"steps": 40_000}}  # what a policy that halts is given
     made = export(
         module, signature_of(WaveSettings(stride=4), PLACE), path, card, checks=Checks(rows=200)
     )
@@ -137,6 +140,24 @@ def test_the_file_answers_at_sizes_and_steps_not_seen_at_export(
     }
     wanted = TorchPolicy(module, signature_of(WaveSettings(stride=4), PLACE)).act(given)
     np.testing.assert_array_equal(OnnxPolicy(path).act(given)["moves"], wanted["moves"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (1, 6), (23, 17), (40, 3)])
+def test_served_it_takes_maps_of_any_size_and_the_steps_they_need(
+    exported: tuple[Reasoner, Path], height: int, width: int
+) -> None:
+    module, path = exported
+    given = {k: v.numpy() for k, v in planes(1, height, width).items()}
+    reader = Reader(Model("grid", "1", OnnxPolicy(path), 1e-5, 1e-8))
+    row = reader.row({k: v[0].tolist() for k, v in given.items()}, seed=0)
+    assert row.arrays["steps"].tolist() == [40_000]
+    policy = TorchPolicy(module, signature_of(WaveSettings(stride=4), PLACE))
+    wanted = policy.act({**given, "steps": row.arrays["steps"]})
+    found = reader.only_row(OnnxPolicy(path).act(row.arrays))
+    np.testing.assert_array_equal(found["moves"], wanted["moves"][0])
+    other = {"free": given["free"][0].tolist(), "goal": [[1.0] * (width + 1)] * height}
+    with pytest.raises(Problem, match=f"'goal' has width={width + 1}, but 'free' has width"):
+        reader.row(other, seed=0)
 
 
 def test_the_recursion_is_one_loop_of_four_steps_a_trip(exported: tuple[Reasoner, Path]) -> None:
