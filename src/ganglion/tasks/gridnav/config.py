@@ -327,7 +327,7 @@ class Config(TaskSettings):
             layer["pool"] = {"cycles": 5}  # each carries a wave two cells
         if name == "puzzles":
             layer["problem"] = {"kind": "hard"}
-            layer["data"] = {"fresh": False, "train": 1_000, "validation": 30, "test": 300}
+            layer["data"] = {"fresh": False, "train": 1_000, "validation": 30, "test": 100}
         return layer
 
 
