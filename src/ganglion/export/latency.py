@@ -38,9 +38,9 @@ def latency(
 ) -> Latency:
     """Time `count` runs of ONNX Runtime with prepared inputs, then `count` calls of `act`.
 
-    Slow policies get fewer, as many as `_SECONDS` allow and `_LEAST` at least. Inputs are drawn where
-    None is given, with the number of steps of the policy card, else the highest. sizes gives the
-    named axes.
+    Slow policies get fewer, as many as `_SECONDS` allow and `_LEAST` at least. Inputs are drawn
+    where None is given, with the number of steps of the policy card, else the highest. sizes gives
+    the named axes.
     """
     if inputs is None:
         inputs = typical(policy, batch, sizes)
