@@ -20,7 +20,12 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "standard": {},
         "imitation": {"data": {"fresh": False}, "model": "mlp", "loss": "imitation"},
         "moving": {"problem": {"target": "moving"}, "train": {"ema": 0.9}},
-    }
+    },
+    "gridnav": {
+        "standard": {},
+        "two latents": {"model": "trm", "data": {"fresh": False}},
+        "mixer": {"model": "mixer", "train": {"epochs": None, "steps": 6}},
+    },
 }
 CASES = [
     pytest.param(name, layer, id=f"{name}-{variant}")

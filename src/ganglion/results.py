@@ -482,6 +482,7 @@ def _typical(found: Source, signature: Signature) -> dict[str, Any]:
         return draw(signature, 1, seeds.rng(0, "act"))
     task = registry.make(found.task, found.cfg)
     case = scoring.fresh_cases(task, found.task, found.cfg, 1, 0)
+    case = getattr(task, "inputs", lambda rows: rows)(case)
     return {name: case[name] for name in signature.inputs if name in case}
 
 

@@ -170,7 +170,8 @@ class Task(Protocol):
     code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
     out), `curves(policy, cases)` (quality over steps), `efficiency_quotes`, `claims` (what
-    others promise of the problem as set, each a `Claim`).
+    others promise of the problem as set, each a `Claim`), `inputs(cases)` (what a policy is given
+    of cases, where data hold it in another form).
     """
 
     metrics: Sequence[Metric]
