@@ -132,7 +132,7 @@ class Config(TaskSettings):
     """Settings of the task control."""
 
     presets: ClassVar[Mapping[str, str]] = {
-        "quick": "a first policy in under a CPU-minute",
+        "quick": "a first policy in about a CPU-minute of training",
         "standard": "the recommended settings for each problem",
         "max": "the longest training that still pays",
         "guide20": "the original guide's imitation run, 20 epochs",
