@@ -32,7 +32,7 @@ from ganglion.export.latency import latency
 from ganglion.export.onnx_export import Checks, export
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.tasks.control import oracle
-from ganglion.tasks.control.config import DoubleIntegratorSettings
+from ganglion.tasks.control.plants.settings import DoubleIntegratorSettings
 from ganglion.tasks.control.riccati import clipped_rollout, steady_tracking_gain
 from ganglion.train import device
 from ganglion.train.journal import Plan, RunJournal

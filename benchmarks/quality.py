@@ -29,9 +29,10 @@ from ganglion.tasks.control.references import Admm
 
 Figures = dict[str, float]
 
-LABEL_FREE = [  # the recipe of the cartpole
+LABEL_FREE = [  # trials and a learned critic
     "loss.critic=learned", "loss.window=25", "loss.trajectories=320", "loss.td_lambda=0.95",
-    "loss.trials=128", "loss.renewal=0", "loss.restarts=0.1", "optim.lr=5e-3", "train.steps=1400",
+    "loss.trials=128", "loss.renewal=0", "loss.restarts=0.1", "optim.lr=5e-3",
+    "train.steps=1400",
 ]  # fmt: skip
 PROBLEMS: Mapping[str, tuple[str, list[str]]] = {
     "rest": ("double integrator, target at rest", ["problem.target=rest"]),

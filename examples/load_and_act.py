@@ -11,7 +11,7 @@ import numpy as np
 
 import ganglion
 from ganglion.export.inputs import defaults
-from ganglion.tasks.control.config import DoubleIntegratorSettings
+from ganglion.tasks.control.plants.settings import DoubleIntegratorSettings
 
 
 def main(source: str, state: tuple[float, ...] = (1.5, -0.5)) -> float:

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from ganglion import client
-from ganglion.tasks.control.config import DoubleIntegratorSettings
+from ganglion.tasks.control.plants.settings import DoubleIntegratorSettings
 
 
 def main(url: str, state: tuple[float, ...] = (1.5, -0.5)) -> float:

@@ -162,7 +162,7 @@ def test_nothing_forbidden_is_in_product_code() -> None:
     wrong = [
         f"{module}:{getattr(node, 'lineno', 0)} {said}"
         for module, tree in trees().items()
-        if module not in ("importers.legacy", "importers.confinement")
+        if module not in ("importers.tensors", "importers.values")
         for node in ast.walk(tree)
         if (said := forbidden(node))
     ]

@@ -24,6 +24,11 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "imitation": {"data": {"fresh": False}, "model": "mlp", "loss": "imitation"},
         "moving": {"problem": {"target": "moving"}, "train": {"ema": 0.9}},
     },
+    "gridnav": {
+        "standard": {},
+        "two latents": {"model": "trm", "data": {"fresh": False}},
+        "mixer": {"model": "mixer", "train": {"epochs": None, "steps": 6}},
+    },
     "motion": {
         "standard": SHORT,
         "disturbed": {

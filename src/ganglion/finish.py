@@ -15,6 +15,7 @@ from ganglion.core.errors import ExportError, Preempted
 from ganglion.core.run import Run
 from ganglion.core.settings import difference
 from ganglion.export.efficiency import Efficiency, efficiency
+from ganglion.export.inspection import inspect
 from ganglion.export.onnx_export import Checks, Exported, export
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.report import page
@@ -124,7 +125,9 @@ def export_policy(
         "ganglion": run.manifest["ganglion"],
         **({"about": task.about} if hasattr(task, "about") else {}),
     }  # fmt: skip
-    probe = {k: cases[k][:64] for k in policy.signature.inputs if k in cases}
+    read = getattr(task, "inputs", lambda rows: rows)  # where data hold inputs in another form
+    given = read({k: v[:64] for k, v in cases.items()})
+    probe = {k: given[k] for k in policy.signature.inputs if k in given}
     whole = len(probe) == sum(s.role == "data" for s in policy.signature.inputs.values())
     checks = Checks(
         rows=cfg.export.parity_inputs, limit=tolerance or cfg.export.tolerance,
@@ -205,7 +208,9 @@ def _training(
 def _facts(run: Run, session: Session, timing: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the diagnosis needs besides curves and settings."""
     updates = [t for t in timing if t.get("kind") == "train"]
-    seconds = sum(t["seconds"] for t in updates)
+    # an estimate from the first updates knows nothing of labels that are made on the way
+    labelling = float(getattr(session.learner, "labelling_seconds", 0.0))
+    seconds = max(0.0, sum(t["seconds"] for t in updates) - labelling)
     logging = sum(t.get("log_s", 0.0) for t in updates)
     data = float(getattr(session.learner, "data_seconds", 0.0))
     early = [t["seconds"] for t in updates[1:6]]
@@ -224,7 +229,7 @@ def _export_verdict(made: Exported, found: Efficiency, cfg: TaskSettings) -> dic
     parity = made.parity
     return {
         "path": "export/policy.onnx", "digest": made.digest, "bytes": made.file_bytes,
-        "ok": True, "refused": None,
+        "opset": inspect(made.path).made.get("opset"), "ok": True, "refused": None,
         "parity": None if parity is None else {
             "max_abs": parity.max_abs, "inputs": parity.inputs,
             "tolerance": cfg.export.tolerance,
@@ -237,8 +242,10 @@ def _worst(task: Task, nominal: Scenario) -> list[dict[str, Any]]:
     ours = nominal.scored[0]
     found = []
     for case in metrics.worst(ours.rows, task.goal, WORST):
-        figures = {m.name: float(ours.rows[m.name][case]) for m in task.metrics}
-        inputs = {k: v[case].tolist() for k, v in nominal.cases.items() if v[case].size <= 8}
+        figures = {m.name: metrics.of_case(ours.rows, m, int(case)) for m in task.metrics}
+        # bytes are codes or packed bits: nothing that a person reads
+        inputs = {k: v[case].tolist() for k, v in nominal.cases.items()
+                  if v[case].size <= 8 and v.dtype != np.uint8}  # fmt: skip
         found.append({"case": int(case), "metrics": figures, "inputs": inputs})
     return found
 

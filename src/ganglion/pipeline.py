@@ -241,14 +241,14 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
 
 def _keep_inputs(run: Run, task: Task) -> None:
     """Write what the task read and made of it into RUN/inputs, once, before anything is learned."""
-    inputs = getattr(task, "inputs", None)
+    kept = getattr(task, "kept", None)
     folder = run.folder / "inputs"
-    if inputs is None or folder.is_dir():
+    if kept is None or folder.is_dir():
         return
     part = run.folder / "inputs.tmp"
     try:
         part.mkdir(exist_ok=True)
-        for name, data in inputs().items():
+        for name, data in kept().items():
             files.write_bytes(part / name, data)
         os.replace(part, folder)
     except OSError as error:

@@ -16,7 +16,7 @@ from ganglion.core.errors import ServiceError, SettingsError, unknown
 from ganglion.train.settings import TaskSettings
 
 GROUP = "ganglion.tasks"
-_BUILTIN = {name: f"ganglion.tasks.{name}" for name in ("control", "motion")}
+_BUILTIN = {name: f"ganglion.tasks.{name}" for name in ("control", "gridnav", "motion")}
 
 
 def _table() -> dict[str, str]:

@@ -356,7 +356,11 @@ def _with_claimed(found: Sequence[Source], task: str, layers: Layers) -> list[So
     if run is None:
         raise SettingsError("--claims asks about a training: name a run first.")
     if not getattr(registry.make(task, _settings(found, task, layers)), "claims", ()):
-        raise SettingsError(f"Nobody's claims about {task} as run {run.id} has it are known.")
+        raise SettingsError(
+            f"No claims are known about {task} with the settings of run {run.id}. Those of the "
+            "originals' guides are about the presets that are named after them; `ganglion tasks` "
+            "lists those."
+        )
     out, names = list(found), {s.entry.name for s in found}
     untrained = run.folder / "references" / "untrained.onnx"
     if untrained.is_file() and untrained.name not in names:
@@ -498,6 +502,7 @@ def _typical(found: Source, signature: Signature) -> dict[str, Any]:
         return draw(signature, 1, seeds.rng(0, "act"))
     task = registry.make(found.task, found.cfg)
     case = scoring.fresh_cases(task, found.task, found.cfg, 1, 0)
+    case = getattr(task, "inputs", lambda rows: rows)(case)
     return {name: case[name] for name in signature.inputs if name in case}
 
 

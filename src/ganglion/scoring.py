@@ -119,8 +119,8 @@ def score(
     """Score every entry on `cases`, then, if asked for, in each scenario of the task.
 
     A scenario whose world differs (other horizon, other starts) draws as many cases of its own
-    from the stream (seed, "evaluation"); one that only disturbs keeps the cases. Every policy
-    sees the same cases and the same random stream.
+    from the stream (seed, "evaluation"), or fewer where it says `data.test`; one that only disturbs
+    keeps the cases. Every policy sees the same cases and the same random stream.
     """
     base = registry.make(task, cfg)
     wanted: dict[str, Mapping[str, Any]] = {"nominal": {}}
@@ -134,6 +134,8 @@ def score(
         own = registry.make(task, changed)
         same_world = changed.world() == cfg.world()
         count = len(next(iter(cases.values())))
+        if "data.test" in overrides:
+            count = min(count, changed.data.test)
         mine = cases if same_world else fresh_cases(own, task, changed, count, seed)
         scored = tuple(_score_one(own, e, mine, seed) for e in entries)
         found.append(Scenario(name, overrides, digest(changed), mine, scored))

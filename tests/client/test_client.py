@@ -118,6 +118,11 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
         asyncio.run(client.async_policy(url))
 
 
+def test_the_address_of_act_is_taken_for_its_server(server: Process) -> None:
+    with client.policy(f"{server.url}/act", token=TOKEN) as policy:
+        assert policy.signature.inputs.keys() == {"obs"}
+
+
 def test_nobody_there_is_told_in_one_sentence() -> None:
     with pytest.raises(ServiceError, match="cannot be reached: Connection refused"):
         client.policy("http://127.0.0.1:9")

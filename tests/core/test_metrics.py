@@ -68,6 +68,13 @@ def test_a_seed_reuses_the_same_draws_for_every_policy() -> None:
     assert one != other
 
 
+def test_a_case_has_its_own_ratio() -> None:
+    rows = {"gap": np.array([1.0, 3.0]), "optimum": np.array([2.0, 0.0]), "cost": np.ones(2)}
+    assert metrics.of_case(rows, GAP, 0) == 0.5
+    assert np.isnan(metrics.of_case(rows, GAP, 1))
+    assert metrics.of_case(rows, COST, 1) == 1.0
+
+
 def test_the_worst_come_first_by_direction() -> None:
     rows = {"cost": np.array([1.0, np.nan, 3.0, 2.0]), "hit": np.array([1.0, 0.0, 0.5, np.nan])}
     assert metrics.worst(rows, COST, 2).tolist() == [2, 3]

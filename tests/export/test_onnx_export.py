@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 from ganglion.core.contracts import Signature, TensorSpec
 from ganglion.core.errors import ExportError, OutputError, SettingsError
@@ -313,6 +315,36 @@ def test_more_steps_than_a_loop_may_take_are_refused(tmp_path: Path) -> None:
     signature = Signature({**FLAT.inputs, "steps": steps}, FLAT.outputs)
     with pytest.raises(SettingsError, match="'steps' may be 10001; a Loop takes at most 10000"):
         export(Mlp(8), signature, tmp_path / "p.onnx", {})
+
+
+def test_a_trip_may_take_several_steps(tmp_path: Path) -> None:
+    class Climb(nn.Module):
+        steps_per_trip = 4
+
+        def forward(self, obs: Tensor, steps: Tensor) -> Tensor:
+            limit = steps.reshape(())
+
+            def more(i: Tensor, value: Tensor) -> Tensor:
+                return i < limit
+
+            def trip(i: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+                return i + 4, value + 4.0
+
+            carried = (torch.zeros_like(limit), obs)
+            if torch.compiler.is_exporting():
+                return while_loop(more, trip, carried)[1]  # type: ignore[no-any-return]
+            while bool(more(*carried)):
+                carried = trip(*carried)
+            return carried[1]
+
+    steps = TensorSpec((1,), "int64", role="steps", low=1, high=40_000, batched=False)
+    signature = Signature({"obs": TensorSpec((1,)), "steps": steps}, {"out": TensorSpec((1,))})
+    export(Climb(), signature, tmp_path / "p.onnx", {"steps": {"steps": 9}})
+    given = {"obs": np.zeros((1, 1), np.float32), "steps": np.array([30_001])}
+    assert OnnxPolicy(tmp_path / "p.onnx").act(given)["out"].item() == 30_004  # rounded up
+    above = Signature({**signature.inputs, "steps": replace(steps, high=40_001)}, signature.outputs)
+    with pytest.raises(SettingsError, match="'steps' may be 40001; a Loop takes at most 10000"):
+        export(Climb(), above, tmp_path / "q.onnx", {})
 
 
 def test_a_card_that_is_no_json_is_refused(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_latency_orders_its_percentiles(files: Path) -> None:
     assert measured.count == 300
 
 
+def test_a_slow_policy_is_asked_less_often(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ganglion.export.latency._SECONDS", 0.0)
+    measured = latency(OnnxPolicy(files / "flat.onnx"), count=300, warmup=300)
+    assert measured.count == 20
+    assert 0 < measured.p50_us <= measured.p99_us
+
+
 def test_latency_uses_the_steps_of_the_card(files: Path) -> None:
     policy = OnnxPolicy(files / "field.onnx")
     from ganglion.export.latency import typical

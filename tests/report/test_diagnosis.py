@@ -234,6 +234,14 @@ def test_a_run_that_went_on_for_nothing_could_stop_earlier() -> None:
     assert found[0].advice[0].startswith("train.patience=5 (now 0)")
 
 
+def test_of_equal_validations_the_one_that_was_kept_counts() -> None:
+    still = curves(lambda s: 0.05 + math.exp(-40 * s), level(0.05), gap=lambda s: float(s < 0.2))
+    told = {"goal": "gap", "better": "lower"}
+    assert [f.finding for f in diagnose(still, SETTINGS, told)] == ["could stop earlier"]
+    still["validation"][-1]["new_best"] = True  # as good, with less loss
+    assert diagnose(still, SETTINGS, told) == []
+
+
 def test_a_setting_that_the_run_does_not_have_is_not_advised() -> None:
     found = diagnose(curves(healthy, lambda s: 0.3 + 0.8 * s), {"optim": {"lr": 1e-3}})
     assert found[0].finding == "overfitting"

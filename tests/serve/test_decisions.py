@@ -115,7 +115,7 @@ def test_left_out_steps_are_those_of_the_card(server: Process) -> None:
     assert post(server.port, "/act/power", two).json == {"y": [2.0, 4.0]}
     reply = post(server.port, "/act/power", {**two, "cycles": [10]})
     assert (reply.status, reply.json["detail"]) == (
-        422, "Input 'cycles' is 10 at index (0,); its high is 9 1.",
+        422, "Input 'cycles' is 10 at index (0,); its high is 9.",
     )  # fmt: skip
 
 
@@ -239,6 +239,14 @@ def test_openapi_has_fixed_lengths_and_float32_bounds(server: Process) -> None:
     assert memory["required"] == ["obs"]
     assert memory["properties"]["obs"]["items"]["exclusiveMaximum"] == pytest.approx(3.4028235e38)
     assert json.dumps(paths).count("minItems") > 10
+
+
+def test_openapi_says_in_words_which_sizes_a_request_chooses(server: Process) -> None:
+    act = get(server.port, "/openapi.json").json["paths"]["/act/grid"]["post"]
+    assert "Sized by the request: grid (height, width). Rows are equally long" in act["description"]
+    row = act["requestBody"]["content"]["application/json"]["schema"]
+    cells = row["properties"]["grid"]["items"]
+    assert cells == {"type": "array", "minItems": 1, "items": cells["items"]}  # no fixed length
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.1, 0.7, 1.0, -3.3, 1e-30, 12345.678, 3.4028234e38])

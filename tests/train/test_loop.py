@@ -107,6 +107,14 @@ def test_patience_counts_validations_without_a_better_value() -> None:
     assert book.saved[-1][1]["finished"]
 
 
+def test_of_equal_goals_the_one_with_less_loss_is_the_best() -> None:
+    cfg, book = train_settings(steps=4, block=1, eval_every=1), Book()
+    judge = Validation(rows(), seven, Metric("gap", "1", "lower"))
+    progress = fit(Script([0.5, 0.6, 0.4, 0.4]), judge, cfg, None, Progress(), book)
+    assert book.bests == [1, 3]
+    assert (progress.best, progress.best_step, progress.best_loss) == (7.0, 3, 0.4)
+
+
 def test_nan_is_never_the_best() -> None:
     progress, _, book = run([math.nan, 2.0, math.nan, 3.0])
     assert (progress.best, progress.best_step) == (2.0, 2)

@@ -58,7 +58,7 @@ class About:
 
 
 def address(url: str, name: str | None, token: str | None) -> Address:
-    """Read a server's URL; SettingsError where it is none."""
+    """Read a server's URL, that of its /act included; SettingsError where it is none."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -67,7 +67,8 @@ def address(url: str, name: str | None, token: str | None) -> Address:
     if not sound or not url.isascii() or any(c <= " " for c in url) or parts.query:
         raise SettingsError(f"{url!r} is no URL of a server; expected http://HOST:PORT.")
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return Address(parts, name, headers)
+    root = parts._replace(path=parts.path.rstrip("/").removesuffix("/act"))
+    return Address(root, name, headers)
 
 
 def about(body: bytes) -> About:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ganglion.commands.parsing import Parser, checkpoint, one_of, whole
 
+MOST_CASES = 10_000_000  # that are drawn into memory at once
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -73,7 +75,7 @@ def _out(parser: Parser, help: str, metavar: str = "FILE") -> None:
 
 def _cases(parser: Parser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="dataset whose cases to use")
-    parser.add_argument("--cases", type=whole(1), metavar="N", help="number of cases")
+    parser.add_argument("--cases", type=whole(1, MOST_CASES), metavar="N", help="number of cases")
     parser.add_argument("--seed", type=whole(0), metavar="S", help="draw fresh cases of this seed")
     parser.add_argument("--scenarios", action="store_true", help="also in every scenario")
 

@@ -171,10 +171,10 @@ class Task(Protocol):
     inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
     out), `exporters` (name -> function(policy, path, card): policy files for other runtimes),
     `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
-    (figures of both in closed loop; ExportError where they differ), `inputs()` (file name -> bytes
+    (figures of both in closed loop; ExportError where they differ), `kept()` (file name -> bytes
     that a run keeps: what was read and what it was made into), `about` (JSON for the policy card),
-    `efficiency_quotes`, `claims` (what others promise of the problem as set, each
-    a `Claim`).
+    `efficiency_quotes`, `claims` (what others promise of the problem as set, each a `Claim`),
+    `inputs(cases)` (what a policy is given of cases, where data hold it in another form).
     """
 
     metrics: Sequence[Metric]

@@ -92,6 +92,15 @@ def mean(rows: Arrays, metric: Metric) -> float:
     return float(_ratio(top.sum(), bottom.sum()))
 
 
+def of_case(rows: Arrays, metric: Metric, case: int) -> float:
+    """Return the metric of one case, a ratio where it is one; NaN where it does not apply."""
+    value = float(rows[metric.name][case])
+    if metric.per is None:
+        return value
+    below = float(rows[metric.per][case])
+    return value / below if below else float("nan")
+
+
 def worst(rows: Arrays, metric: Metric, count: int) -> NDArray[np.int64]:
     """Return the indices of the `count` worst cases, worst first; cases of NaN are left out."""
     column = np.asarray(rows[metric.name], np.float64)

@@ -206,13 +206,17 @@ def _check_values(name: str, array: Array, spec: TensorSpec, ranges: bool) -> No
     if low is not None and least < rounded(low):
         raise SettingsError(
             f"Input {name!r} is {least} at {_first(array == least)}; "
-            f"its low is {low:g} {spec.unit}."
+            f"its low is {low:g}{_unit(spec)}."
         )
     if high is not None and most > rounded(high):
         raise SettingsError(
             f"Input {name!r} is {most} at {_first(array == most)}; "
-            f"its high is {high:g} {spec.unit}."
+            f"its high is {high:g}{_unit(spec)}."
         )
+
+
+def _unit(spec: TensorSpec) -> str:
+    return "" if spec.unit == "1" else f" {spec.unit}"
 
 
 def _bounds(spec: TensorSpec) -> tuple[float | None, float | None]:

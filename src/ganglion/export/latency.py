@@ -12,6 +12,8 @@ from ganglion.core.contracts import Array
 from ganglion.export.inputs import check, defaults, draw
 from ganglion.export.onnx_policy import OnnxPolicy
 
+_SECONDS, _LEAST = 1.5, 20  # of wall time for each series of runs; fewest runs of one
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -36,8 +38,9 @@ def latency(
 ) -> Latency:
     """Time `count` runs of ONNX Runtime with prepared inputs, then `count` calls of `act`.
 
-    Inputs are drawn where None is given, with the number of steps of the policy card, else the
-    highest. sizes gives the named axes.
+    Slow policies get fewer, as many as `_SECONDS` allow and `_LEAST` at least. Inputs are drawn
+    where None is given, with the number of steps of the policy card, else the highest. sizes gives
+    the named axes.
     """
     if inputs is None:
         inputs = typical(policy, batch, sizes)
@@ -47,7 +50,7 @@ def latency(
     act = _times_us(lambda: policy.act(inputs), count, warmup)
     p50, p99 = (float(v) for v in np.percentile(raw, [50, 99]))
     act_p50, act_p99 = (float(v) for v in np.percentile(act, [50, 99]))
-    return Latency(p50, p99, act_p50, act_p99, batch, count)
+    return Latency(p50, p99, act_p50, act_p99, batch, len(raw))
 
 
 def typical(
@@ -77,12 +80,18 @@ def _sizes(policy: OnnxPolicy, inputs: Mapping[str, Array]) -> dict[str, int]:
 
 
 def _times_us(run: Callable[[], object], count: int, warmup: int) -> Array:
-    """Return the duration of each of `count` runs in microseconds, (count,)."""
-    for _ in range(warmup):
+    """Return the duration of each of `count` runs, or of fewer slow ones, in microseconds."""
+    begun = time.perf_counter()
+    for index in range(warmup):
+        if index >= _LEAST and time.perf_counter() - begun > _SECONDS / 10:
+            break
         run()
     times = np.empty(count, np.int64)
+    begun = time.perf_counter()
     for index in range(count):
         start = time.perf_counter_ns()
         run()
         times[index] = time.perf_counter_ns() - start
+        if index + 1 >= _LEAST and time.perf_counter() - begun > _SECONDS:
+            return times[: index + 1] / 1000.0
     return times / 1000.0

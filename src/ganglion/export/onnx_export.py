@@ -73,14 +73,16 @@ def export(
     """Export `module` (called as `TorchPolicy` calls it) to `path`, checked and in one piece.
 
     The batch and the named axes stay open. `torch._higher_order_ops.while_loop` becomes a Loop,
-    whose trips are bounded by `inspection.Limits`. example are inputs to trace with, of two rows
-    or more and named axes of two or more; drawn where None. card is any JSON object. The bytes
-    depend on nothing but the arguments and the library versions. Raises ExportError where the
-    module cannot be exported or the file answers otherwise than the module, SettingsError where
-    signature or card are not fit for a file, OutputError where `path` cannot be written.
+    whose trips are bounded by `inspection.Limits`; a module that takes several of the steps it is
+    asked for in one trip says so in an attribute `steps_per_trip`. example are inputs to trace
+    with, of two rows or more and named axes of two or more; drawn where None. card is any JSON
+    object. The bytes depend on nothing but the arguments and the library versions. Raises
+    ExportError where the module cannot be exported or the file answers otherwise than the module,
+    SettingsError where signature or card are not fit for a file, OutputError where `path` cannot
+    be written.
     """
     checks = checks or Checks()
-    _check_signature(signature)
+    _check_signature(signature, int(getattr(module, "steps_per_trip", 1)))
     module = copy.deepcopy(module).cpu().eval()
     inputs = _example(signature, example)
     with torch.random.fork_rng(devices=[]), _quiet():
@@ -136,14 +138,15 @@ class _Positional(nn.Module):
         return tuple(outputs.values())
 
 
-def _check_signature(signature: Signature) -> None:
+def _check_signature(signature: Signature, steps_per_trip: int) -> None:
     clash = signature.inputs.keys() & signature.outputs.keys()
     if clash:
         raise SettingsError(f"{min(clash)!r} names an input and an output; rename one of them.")
+    most = Limits().trips * steps_per_trip
     for name, spec in signature.inputs.items():
         if spec.role == "steps" and spec.high is None:
             raise SettingsError(f"Input {name!r} is a number of steps; declare its high.")
-        if spec.role == "steps" and spec.high is not None and spec.high > Limits().trips:
+        if spec.role == "steps" and spec.high is not None and spec.high > most:
             raise SettingsError(
                 f"Input {name!r} may be {spec.high:.0f}; "
                 f"a Loop takes at most {Limits().trips} trips."

@@ -1,1 +1,1 @@
-"""Files of other systems, read in a child process with limits."""
+"""Files of other systems, read with suspicion in a child process with limits."""

@@ -254,17 +254,25 @@ def stop_early(case: Case) -> Finding | None:
     v = case.judged or case.validation
     if v is None or _patience(case) or len(v.values) < 2 * VALIDATION_POINTS:
         return None
-    after = len(v.values) - 1 - v.best
+    best = _kept(case, v)
+    after = len(v.values) - 1 - best
     if after < 0.4 * len(v.values):
         return None
-    share = 1 - v.steps[v.best] / v.steps[-1]
+    share = 1 - v.steps[best] / v.steps[-1]
     seen = (
-        f"The best validation was at step {numbers.count(v.steps[v.best])} of "
+        f"The best validation was at step {numbers.count(v.steps[best])} of "
         f"{numbers.count(v.steps[-1])}; the {after} validations after it brought nothing, "
         f"{100 * share:.0f} % of the run."
     )
     wait = case.tips.patience(max(5, round(0.2 * len(v.values))), "stop when nothing improves")
     return Finding("could stop earlier", seen, tuple(wait))
+
+
+def _kept(case: Case, shape: Shape) -> int:
+    """Return the index of the validation whose policy was kept: of equal ones the later may be."""
+    kept = [row["step"] for row in case.curves["validation"] if row.get("new_best")]
+    found = np.flatnonzero(shape.steps == kept[-1]) if kept else np.empty(0, int)
+    return int(found[0]) if len(found) else shape.best
 
 
 def slower(case: Case) -> Finding | None:

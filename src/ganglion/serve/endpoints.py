@@ -98,6 +98,7 @@ class Endpoints:
             raise Problem(400, problem.code, problem.detail, served.headers) from None
 
     async def _infer(self, request: Request, served: Served, name: str) -> Answer:
+        request.check_encoding()
         raw = request.headers.get(v2.LENGTH)
         body = request.body
         length = v2.header_length(raw, len(body))

@@ -74,6 +74,7 @@ def _add_policy(paths: Schema, model: Model, settings: ServeSettings, suffix: st
     decision = _operation(
         f"act{suffix.replace('/', '_')}", "One decision",
         f"One row: name of an input to its value, without a batch axis. {_left_out(signature)}"
+        f"{_open_axes(signature)}"
         'A batch goes to the same address as {"inputs": {name: rows}, "seed": whole number} and '
         'comes back as {"outputs": {name: rows}}; all inputs then have as many rows.',
         _answer(
@@ -109,11 +110,12 @@ def _add_jobs(paths: Schema, signature: Signature, settings: ServeSettings) -> N
         rows = {"job_id": number, "input": _rows(signature, settings)}
         body = _object(rows, list(rows))
     except Problem:  # no fixed row of numbers
-        body = _object({"job_id": number, "data": {"type": "object"}}, ["job_id", "data"])
+        body = _object({"job_id": number, "data": _data(signature, settings)}, ["job_id", "data"])
     add = _operation(
         "add_job", "Queue a job",
         'A row of "input" is the data inputs side by side, in their order. Instead of "input" '
-        'there may be "data": {name: rows}; beside it "seed".',
+        'there may be "data": {name: rows}; beside it "seed". Without fixed lengths "data" is the '
+        f"only form. {_open_axes(signature)}".rstrip(),
         {"202": _answer(job, "The job was taken.")["200"]}, (*_READ, *_WRITE, 409, 422, 429),
     )  # fmt: skip
     add["requestBody"] = _body(body)
@@ -266,6 +268,17 @@ def _rows(signature: Signature, settings: ServeSettings) -> Schema:
     return {"type": "array", "minItems": 1, "maxItems": settings.limits.job_rows, "items": row}
 
 
+def _data(signature: Signature, settings: ServeSettings) -> Schema:
+    """Return the schema of a job's rows by name; how many rows agree it cannot say."""
+    clip, most = settings.out_of_range == "warn", settings.limits.job_rows
+    named = {}
+    for name, spec in signature.inputs.items():
+        named[name] = tensor(spec, clip, batch=True)
+        if spec.batched:
+            named[name]["maxItems"] = most
+    return _object(named, [n for n, s in signature.inputs.items() if s.role == "data"])
+
+
 def _v2_tensor(name: str, spec: TensorSpec) -> Schema:
     rank = len(spec.shape) + spec.batched
     kind = "boolean" if spec.dtype == "bool" else "number"
@@ -348,3 +361,19 @@ def _range(spec: TensorSpec) -> str:
 def _left_out(signature: Signature) -> str:
     names = [n for n, s in signature.inputs.items() if s.role != "data"]
     return f"May be left out: {', '.join(names)}. " if names else ""
+
+
+def _open_axes(signature: Signature) -> str:
+    """Say what a schema cannot: sizes that a request chooses, and that have to agree."""
+    shapes = {
+        name: ", ".join(map(str, spec.shape))
+        for name, spec in signature.inputs.items()
+        if any(isinstance(axis, str) for axis in spec.shape)
+    }
+    if not shapes:
+        return ""
+    listed = "; ".join(f"{name} ({shape})" for name, shape in shapes.items())
+    return (
+        f"Sized by the request: {listed}. Rows are equally long, and axes of one name have one "
+        "size, else 422. "
+    )

@@ -110,7 +110,10 @@ def _described(entry: Any, signature: Signature) -> tuple[str, TensorSpec, list[
             f"Input {name!r} has datatype {datatype!r:.40}; expected {DATATYPES[spec.dtype]!r}."
         )
     if not isinstance(shape, list) or len(shape) > 16 or not all(map(_is_size, shape)):
-        raise unfit(f"Input {name!r} has shape {shape!r:.60}; expected a list of whole numbers.")
+        raise unfit(
+            f"Input {name!r} has shape {shape!r:.60}; expected a list of whole numbers from 0 to "
+            "2^31 - 1."
+        )
     return name, spec, shape
 
 

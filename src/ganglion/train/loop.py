@@ -22,6 +22,7 @@ class Progress:
     """What a run has reached; part of every checkpoint. `offset` is the length of metrics.jsonl.
 
     stale counts the validations in which neither the goal nor the loss was better than ever.
+    best_loss is the loss at the best step: of equal goals the one with less loss is the better.
     """
 
     updates: int = 0
@@ -31,6 +32,7 @@ class Progress:
     offset: int = 0
     finished: bool = False
     least_loss: float | None = None
+    best_loss: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that `Progress(**form)` reads back."""
@@ -98,11 +100,13 @@ def _judge(learner: Learner, validation: Validation, progress: Progress, journal
     goal = validation.goal
     metrics = {**learner.loss(validation.data), **validation.judge(learner.policy())}
     value = float(metrics.get(goal.name, np.nan))
-    new_best = better(goal, value, progress.best)
+    loss = float(metrics.get("loss", np.nan))
+    least = progress.best_loss if value == progress.best else None
+    new_best = better(goal, value, progress.best) or (least is not None and loss < least)
     progress.stale += 1
     if new_best:
         progress.best, progress.best_step, progress.stale = value, learner.step, 0
-    loss = float(metrics.get("loss", np.nan))
+        progress.best_loss = loss if math.isfinite(loss) else None
     if math.isfinite(loss) and (progress.least_loss is None or loss < progress.least_loss):
         progress.least_loss, progress.stale = loss, 0
     learner.observe(value if goal.better == "lower" else -value)

@@ -15,6 +15,7 @@ from ganglion.core.contracts import Ranks
 from ganglion.core.errors import SettingsError
 from ganglion.tasks.control import grid
 from ganglion.tasks.control.actor_critic import ActorCriticLearner
+from ganglion.tasks.control.closed_loop import run
 from ganglion.tasks.control.critics import TableCritic, hull
 from ganglion.tasks.control.feedback import Bounded
 from ganglion.tasks.control.plant import Pendulum
@@ -24,7 +25,7 @@ from tiny import begin, fingerprint
 
 PROBLEM = {"kind": "pendulum", "num_steps": 20, "horizon_s": 1.0}
 LEARNED = {"kind": "actor_critic", "trajectories": 32, "window": 6, "critic_hidden": [16],
-           "hardest": 16, "trials": 8, "renewal": 0.1, "leak": 0.3, "scattered": 0.2,
+           "hardest": 16, "trials": 8, "renewal": 0.1, "leak": 0.3,
            "critic": "learned", "restarts": 0.3}  # fmt: skip
 TABLE = {**LEARNED, "critic": "grid", "trials": 0, "window": 3}
 
@@ -82,6 +83,32 @@ def test_table_critic_reads_the_grid_at_its_points_and_across_the_turn() -> None
     assert found.tolist() == pytest.approx([values[20, 7, 150]] * 2, rel=1e-3)
 
 
+def test_the_table_may_charge_for_being_late() -> None:
+    # One step left: V = s Q . d(x) + min_u ..., so s = 30 adds 29 times what the state costs.
+    plant = Pendulum(20, 0.05)
+    (plain, angles, rates), (late, _, _) = grid.table(plant), grid.table(plant, 30.0)
+    x = np.array([[angles[200], rates[160]]])
+    stage = float((plant.squares(x) @ plant.q)[0])
+    assert late[1, 200, 160] - plain[1, 200, 160] == pytest.approx(29.0 * stage, rel=1e-4)
+    # beyond the last 1.5 * 0.5 s a step costs what it costs
+    far = (late[17] - late[16]).mean(), (plain[17] - plain[16]).mean()
+    assert far[0] < 5.0 * far[1]
+
+
+def test_starts_that_cost_most_beyond_the_optimum_are_found() -> None:
+    made = learner({**TABLE, "mine_every": 50, "restarts": 0.5}, steps=4, block=4)
+    made._mine(np.random.default_rng(1))
+    live = made._living.now
+    assert bool((live.score[:-1] >= live.score[1:]).all())
+    fresh, target = made._living.candidates(np.random.default_rng(2), 200)
+    steps = torch.full((len(fresh), 1), 20)
+    path = run(made._ema, made._plant, fresh, target, steps)
+    cost = made._plant.cost(path.states, path.controls, target)
+    excess = (cost - made._closing(fresh, steps.squeeze(1))).detach()
+    assert excess[:16].tolist() == pytest.approx(live.score.tolist())  # the hard ones come first
+    assert float(live.score.min()) > float(excess[16:].quantile(0.9))
+
+
 def test_costs_of_controls_follow_bellman() -> None:
     # left = 1: R u^2 + Q_f . d(next), by the plant itself; the table adds only interpolation.
     plant = Pendulum(20, 0.05)
@@ -121,14 +148,14 @@ def test_a_killed_run_ends_as_if_nothing_had_been(loss: dict[str, Any], tmp_path
 
 
 def test_learning_lowers_the_cost_of_short_swings() -> None:
-    made = learner(TABLE, steps=60, block=20, ema=0.9)
+    made = learner(TABLE, steps=120, block=20, ema=0.9)
     starts = made._plant.sample_starts(np.random.default_rng(5), 64)
     cases = {
         "state": starts.astype(np.float32), "target": np.zeros((64, 2), np.float32),
         "time_left_s": np.ones((64, 1), np.float32),
     }  # fmt: skip
     before = made.loss(cases)["cost"]
-    while made.step < 60:
+    while made.step < 120:
         made.update()
     assert made.loss(cases)["cost"] < 0.97 * before
 

@@ -130,7 +130,7 @@ def test_pendulum_is_planned_by_the_grid_and_polished() -> None:
     x0 = plant.sample_starts(np.random.default_rng(1), 30)
     target = np.zeros((30, 2))
     planned = grid.plan(plant, x0, target)
-    rough = plant.cost(plant.rollout(x0, planned), planned, target)
+    rough = plant.cost(*planned, target)
     best = oracle.solve(plant, x0, target)
     assert (best.cost <= rough * (1 + 1e-12)).all()
     assert 0.0 < rough.sum() / best.cost.sum() - 1 < 0.01
@@ -144,10 +144,10 @@ def test_value_of_one_step_by_hand() -> None:
     # holds the best of 31 controls: never below the true minimum over all controls.
     plant = Pendulum(1, 0.05)
     x = np.zeros((1, 2))
-    assert grid.plan(plant, x, x)[0, 0, 0] == pytest.approx(0.0, abs=1e-12)
+    assert grid.plan(plant, x, x).controls[0, 0, 0] == pytest.approx(0.0, abs=1e-12)
     # falling over to the right (w = 1) it pushes back with all it has:
     # d(cost)/du > 0 at -3: .02 * 2 * -3 + 40 * (.1 * w_1 + ...) * .05 > 0
-    assert grid.plan(plant, np.array([[0.3, 2.0]]), x)[0, 0, 0] == -3.0
+    assert grid.plan(plant, np.array([[0.3, 2.0]]), x).controls[0, 0, 0] == -3.0
 
 
 def test_grid_is_refused_for_other_plants() -> None:

@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from ganglion.tasks.control import boxqp, ilqr, oracle
-from ganglion.tasks.control.plant import DoubleIntegrator, Plant, VanDerPol
+from ganglion.tasks.control.plant import Course, DoubleIntegrator, Plant, VanDerPol
 from ganglion.tasks.control.riccati import (
     clipped_rollout,
     finite_gains,
@@ -124,7 +124,8 @@ def test_small_programs_with_two_controls_agree_with_the_shared_solver() -> None
 def test_ddp_of_a_linear_plant_agrees_with_the_quadratic_program() -> None:
     x0, target = cases(MOVING, 100, 1.5)
     best = oracle.solve(MOVING, x0, target)
-    _, controls = ilqr.solve(MOVING, x0, target, np.zeros((100, 15, 1)))
+    idle = np.zeros((100, 15, 1))
+    controls = ilqr.solve(MOVING, Course(MOVING.rollout(x0, idle), idle), target).controls
     assert controls == pytest.approx(best.controls, abs=1e-6)
 
 

@@ -204,3 +204,11 @@ def test_every_registered_plant_describes_itself(name: str) -> None:
     assert plant.n == len(plant.state_units) == len(plant.q) == len(plant.qf)
     assert plant.m == len(plant.control_units) == len(plant.r) == len(plant.bound)
     assert plant.clip(np.full((1, plant.m), 1e9)) == pytest.approx(plant.high[None])
+
+
+def test_bodies_stand_where_the_state_says() -> None:
+    assert Pendulum(10, 0.05).body(np.array([0.0, 3.0]))[0].tolist() == [[0.0, 0.0], [0.0, 1.0]]
+    pole = Cartpole(10, 0.05).body(np.array([0.5, np.pi / 2, 0.0, 0.0]))[1]  # lies to the right
+    assert pole.ravel().tolist() == pytest.approx([0.5, 0.0, 1.5, 0.0], abs=1e-12)
+    arms = Quadrotor2d(10, 0.05).body(np.array([1.0, 2.0, 0.0, 0.0, 0.0, 0.0]))[0]
+    assert arms.ravel().tolist() == pytest.approx([0.85, 2.0, 1.15, 2.0])

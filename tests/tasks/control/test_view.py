@@ -89,3 +89,14 @@ def test_the_animation_has_a_frame_for_every_step_and_holds_the_last() -> None:
         # 15 steps have 16 states; equal last frames may be joined, never dropped in time
         assert picture.format == "GIF"
         assert 16 <= picture.n_frames <= 28  # type: ignore[attr-defined]
+
+
+def test_a_plant_that_can_be_seen_stands_beside_its_phase_plane() -> None:
+    sizes = []
+    for problem in ({}, {"problem": {"kind": "quadrotor2d", "num_steps": 5, "horizon_s": 0.25}}):
+        task = make(problem)
+        cases = task.generate(4, "test", np.random.default_rng(0))
+        data = task.animate(task.references()["lqr"], cases, np.random.default_rng(0))
+        with Image.open(io.BytesIO(data)) as picture:
+            sizes.append(picture.size)
+    assert sizes == [(540, 468), (954, 468)]

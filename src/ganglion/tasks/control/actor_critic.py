@@ -29,39 +29,21 @@ from ganglion.tasks.control.closed_loop import (
     closed_loop_cost,
     jacobian,
     pulls,
+    run,
 )
-from ganglion.tasks.control.config import ActorCriticLoss
 from ganglion.tasks.control.critics import Critic, TableCritic, hull
 from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.losses import steps_left
+from ganglion.tasks.control.objectives import ActorCriticLoss
 from ganglion.tasks.control.plant import Plant
+from ganglion.tasks.control.trajectories import Living, Trajectories
 from ganglion.train import optim
 from ganglion.train.batches import to_device
 from ganglion.train.policy import TorchPolicy
 from ganglion.train.settings import OptimSettings, TrainSettings
 
+_MINED = 1_000  # fresh starts that a search for hard ones looks at
 _HELD = 4  # controls that a trial holds
-
-
-@dataclass
-class Trajectories:
-    """The living trajectories: state, target, start (E, n), steps left (E,); the hardest starts.
-
-    whole (E,) says which began with the whole horizon left; only they count as hard.
-    hard (K, n) are the starts of the worst ends so far, score (K,) the final costs of those.
-    """
-
-    state: Tensor
-    target: Tensor
-    start: Tensor
-    left: Tensor
-    whole: Tensor
-    hard: Tensor
-    hard_target: Tensor
-    score: Tensor
-
-    def tensors(self) -> dict[str, Tensor]:
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -85,11 +67,14 @@ class ActorCriticLearner:
         self._device = torch.device(device)
         self._actor, self._critic = actor.to(self._device), critic.to(self._device)
         self._target, self._ema = copy.deepcopy(self._critic), copy.deepcopy(self._actor)
-        learned = self._loss.critic == "learned"
-        self._closing: nn.Module = self._target if learned else TableCritic(self._plant)
+        self._closing: nn.Module = self._target
+        if self._loss.critic == "grid":
+            self._closing = TableCritic(self._plant, self._loss.settling)
         self._actor_step = optim.build(self._actor, self._optim)
         self._critic_step = optim.build(self._critic, self._optim)
-        self._live = self._begin()
+        self._living = Living(
+            self._plant, problem.scale, self._loss, seeds.rng(seed, "trajectories"), self._device
+        )
         self._total = self._train.total_steps(None)
         self._step, self._skipped = 0, 0
         self._notes: list[Mapping[str, Any]] = []
@@ -110,6 +95,8 @@ class ActorCriticLearner:
         for step in range(first, last):
             torch.default_generator.manual_seed(seeds.key(self._seed, "step", step) >> 1)
             rng = seeds.rng(self._seed, "fresh", step)
+            if self._loss.mines and step % self._loss.mine_every == self._loss.mine_every - 1:
+                self._mine(seeds.rng(self._seed, "mine", step))
             refining = step >= self._total * (1.0 - self._loss.refine_share)
             loss, terms = self._refine(rng) if refining else self._explore(rng)
             norm = self._move(self._actor, self._actor_step, loss, self._rate(step))
@@ -165,7 +152,7 @@ class ActorCriticLearner:
     def _refine(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of whole horizons, from fresh starts and some of the hardest known ones."""
         count = self._train.batch_size
-        start, target = self._draw(rng, count)
+        start, target = self._living.draw(rng, count)
         steps = torch.full((count, 1), self._plant.num_steps, device=self._device)
         inputs = start, target, steps
         loss = closed_loop_cost(self._actor, self._plant, inputs, self._loss.case_clip)
@@ -173,8 +160,8 @@ class ActorCriticLearner:
 
     def _explore(self, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a window of every trajectory; trains the critic and moves the trajectories on."""
-        live = self._live
-        self._restart(rng)
+        live = self._living.now
+        self._living.restart(rng)
         path, left = self._window()
         plant, goal = self._plant, live.target.unsqueeze(1)
         x = path.states[:, :-1].flatten(0, 1).requires_grad_()
@@ -206,7 +193,7 @@ class ActorCriticLearner:
         self, path: Path, left: Tensor, x: Tensor, goals: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of each control on the way by itself, closed by the optimal cost to go."""
-        live, plant = self._live, self._plant
+        live, plant = self._living.now, self._plant
         assert isinstance(self._closing, TableCritic)
         costs = self._closing.controls_cost(x - goals, left[:, :-1].flatten())
         u = self._actor.control(x, goals, path.left.flatten(0, 1), self._loss.leak)
@@ -218,6 +205,16 @@ class ActorCriticLearner:
         cost = plant.stage_cost(e, path.controls).mean().detach()
         return loss, {"stage_cost": cost}
 
+    @torch.no_grad()
+    def _mine(self, rng: np.random.Generator) -> None:
+        """Look for the starts from which the averaged policy pays most beyond the optimum."""
+        start, target = self._living.candidates(rng, _MINED)
+        steps = torch.full((len(start), 1), self._plant.num_steps, device=self._device)
+        path = run(self._ema, self._plant, start, target, steps)
+        cost: Tensor = self._plant.cost(path.states, path.controls, target)
+        optimum = self._closing(start - target, steps.squeeze(1))
+        self._living.keep(torch.nan_to_num(cost - optimum, nan=1e30), start, target)
+
     def _try(self, rng: np.random.Generator) -> Tensor:
         """Loss that pulls towards other first controls which turn out cheaper than the policy's.
 
@@ -226,7 +223,7 @@ class ActorCriticLearner:
         never see that falling the other way, or catching instead of swinging once more, would
         have been better.
         """
-        live, plant, count = self._live, self._plant, self._loss.trials
+        live, plant, count = self._living.now, self._plant, self._loss.trials
         rows = torch.as_tensor(rng.integers(0, self._loss.trajectories, count))
         x, goal, left = (a[rows.to(self._device)] for a in (live.state, live.target, live.left))
         share = rng.uniform(-1.0, 1.0, (_HELD, count, plant.m))
@@ -269,14 +266,14 @@ class ActorCriticLearner:
     @torch.no_grad()
     def _window(self) -> tuple[Path, Tensor]:
         """Run every trajectory for W steps, or to its end; and the steps left (E, W + 1)."""
-        plant, x = self._plant, self._live.state
+        plant, x = self._plant, self._living.now.state
         ages = torch.arange(self._loss.window + 1, device=self._device)
-        left = (self._live.left.unsqueeze(-1) - ages).clamp(min=0)
+        left = (self._living.now.left.unsqueeze(-1) - ages).clamp(min=0)
         acts = (left[:, :-1] > 0).unsqueeze(-1)
         seconds = (left[:, :-1] * plant.dt).to(x.dtype).unsqueeze(-1)
         states, controls = [x], []
         for t in range(self._loss.window):
-            u = self._actor.control(x, self._live.target, seconds[:, t])
+            u = self._actor.control(x, self._living.now.target, seconds[:, t])
             x = torch.where(acts[:, t], plant.step(x, u), x)
             states.append(x)
             controls.append(u)
@@ -285,7 +282,7 @@ class ActorCriticLearner:
 
     def _learn_values(self, path: Path, left: Tensor) -> Tensor:
         """One step of the critic towards G_t = c_t + (1 - lambda) V_{t+1} + lambda G_{t+1}."""
-        e = path.states - self._live.target.unsqueeze(1)
+        e = path.states - self._living.now.target.unsqueeze(1)
         acts, decay = path.acts.squeeze(-1), self._loss.td_lambda
         with torch.no_grad():
             values = self._target(e, left)
@@ -303,73 +300,6 @@ class ActorCriticLearner:
         self._move(self._critic, self._critic_step, loss, rate)
         self._average(self._target, self._critic, self._loss.target_ema)
         return loss.detach()
-
-    # ------------------------------------------------------------ starts
-
-    def _begin(self) -> Trajectories:
-        rng, plant = seeds.rng(self._seed, "trajectories"), self._plant
-        count, kept = self._loss.trajectories, self._loss.hardest
-        state, target = self._fresh(rng, count)
-        hard, hard_target = self._fresh(rng, kept)
-        left = rng.integers(1, plant.num_steps + 1, count)
-        none = torch.full((kept,), -1.0, device=self._device)
-        steps = torch.as_tensor(left, device=self._device)
-        whole = torch.zeros(count, dtype=torch.bool, device=self._device)
-        return Trajectories(state, target, state, steps, whole, hard, hard_target, none)
-
-    def _fresh(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-        starts = self._plant.sample_starts(rng, count, self._problem.scale)
-        targets = self._plant.sample_targets(rng, count)
-        found = (torch.as_tensor(a, dtype=torch.float32) for a in (starts, targets))
-        start, target = (a.to(self._device) for a in found)
-        return start, target
-
-    def _draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-        """Draw starts and targets (count, n), a share of them among the hardest so far."""
-        start, target = self._fresh(rng, count)
-        again = torch.as_tensor(rng.random((count, 1)) < self._loss.restarts, device=self._device)
-        rows = torch.as_tensor(rng.integers(0, self._loss.hardest, count), device=self._device)
-        live = self._live
-        return (
-            torch.where(again, live.hard[rows], start),
-            torch.where(again, live.hard_target[rows], target),
-        )
-
-    def _restart(self, rng: np.random.Generator) -> None:
-        """Begin anew where no time is left, or a state ran away; remember the worst ends."""
-        live, count = self._live, self._loss.trajectories
-        ended = (live.left <= 0) | ~torch.isfinite(live.state).all(-1)
-        if self._loss.renewal:
-            ended |= torch.as_tensor(rng.random(count) < self._loss.renewal, device=self._device)
-        final = torch.nan_to_num(self._plant.final_cost(live.state - live.target), nan=1e30)
-        score = torch.where(ended & live.whole & (live.left <= 0), final, -1.0)
-        # Old scores fade, so that a start that has become easy makes room.
-        scores = torch.cat([self._loss.fading * live.score, score])
-        live.score, rows = scores.topk(self._loss.hardest)
-        live.hard = torch.cat([live.hard, live.start])[rows]
-        live.hard_target = torch.cat([live.hard_target, live.target])[rows]
-        start, target = self._draw(rng, count)
-        again = ended.unsqueeze(-1)
-        live.start = torch.where(again, start, live.start)
-        live.state = torch.where(again, start, live.state)
-        live.target = torch.where(again, target, live.target)
-        live.left = torch.where(ended, self._plant.num_steps, live.left)
-        live.whole = live.whole | ended
-        if self._loss.scattered:
-            self._scatter(rng, ended)
-
-    def _scatter(self, rng: np.random.Generator, ended: Tensor) -> None:
-        """Put a share of the trajectories that begin anew to where others are, at another time."""
-        live, count = self._live, self._loss.trajectories
-        chosen = torch.as_tensor(rng.random(count) < self._loss.scattered, device=self._device)
-        rows = torch.as_tensor(rng.integers(0, count, count), device=self._device)
-        left = rng.integers(1, self._plant.num_steps + 1, count)
-        chosen &= ended
-        here = chosen.unsqueeze(-1)
-        live.state = torch.where(here, live.state[rows], live.state)
-        live.target = torch.where(here, live.target[rows], live.target)
-        live.left = torch.where(chosen, torch.as_tensor(left, device=self._device), live.left)
-        live.whole = live.whole & ~chosen
 
     # ------------------------------------------------------------ looking
 
@@ -405,7 +335,7 @@ class ActorCriticLearner:
             **modules,
             "actor_optimizer": self._actor_step.state_dict()["state"],
             "critic_optimizer": self._critic_step.state_dict()["state"],
-            "trajectories": self._live.tensors(),
+            "trajectories": self._living.now.tensors(),
             "step": self._step,
             "skipped": self._skipped,
         }
@@ -420,7 +350,7 @@ class ActorCriticLearner:
             held = {"state": state[f"{name}_optimizer"], "param_groups": groups}
             optimizer.load_state_dict(held)
         live = {k: torch.as_tensor(v).to(self._device) for k, v in state["trajectories"].items()}
-        self._live = Trajectories(**live)
+        self._living.now = Trajectories(**live)
         self._step, self._skipped = state["step"], state["skipped"]
 
     def warm_start(self, state: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def closed_loop_cost(
     """
     target = inputs[1]
     with torch.no_grad():
-        path = _run(module, plant, *inputs)
+        path = run(module, plant, *inputs)
         value: Tensor = plant.cost(path.states, path.controls, target).mean()
     if not torch.is_grad_enabled():
         return value
@@ -72,7 +72,8 @@ def clipped(pull: Tensor, most: float) -> Tensor:
     return scaled
 
 
-def _run(module: Feedback, plant: Plant, x: Tensor, target: Tensor, steps: Tensor) -> Path:
+def run(module: Feedback, plant: Plant, x: Tensor, target: Tensor, steps: Tensor) -> Path:
+    """Return the closed loop of `module` from x to target (B, n) with so many steps left (B, 1)."""
     wait = plant.num_steps - steps
     waits = bool((wait > 0).any())
     times = torch.arange(plant.num_steps, device=x.device)

@@ -40,9 +40,9 @@ class Critic(nn.Module):
 class TableCritic(nn.Module):
     """The optimal cost to go from dynamic programming, bilinear between the points of its grid."""
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, plant: Plant, settling: float = 1.0) -> None:
         super().__init__()
-        values, angles, rates = grid.table(plant)
+        values, angles, rates = grid.table(plant, settling)
         self.plant, self.shape = plant, values.shape
         self.low = float(angles[0]), float(rates[0])
         self.step = float(angles[1] - angles[0]), float(rates[1] - rates[0])

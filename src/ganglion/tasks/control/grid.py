@@ -15,24 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ganglion.tasks.control.plants.base import Floats, Plant
+from ganglion.tasks.control.plants.base import Course, Floats, Plant
 
 _ANGLES, _RATES, _CONTROLS = 300, 301, 31
+_SETTLING = 1.5  # of the time in which success is looked at
 _BLOCK = 60  # tables are made for multiples of this many steps, so that horizons share them
 Values = NDArray[np.float32]  # (steps left, G)
 
 
-def plan(plant: Plant, x0: Floats, target: Floats) -> Floats:
-    """Return controls (B, N, 1) that follow the table greedily from x0 (B, 2) to the origin."""
+def plan(plant: Plant, x0: Floats, target: Floats) -> Course:
+    """Return what follows the table greedily from x0 (B, 2) to the origin."""
     if plant.n != 2 or plant.m != 1 or plant.angles != (0,) or target.any():
         raise ValueError(f"{plant.name} is not one angle and its rate with one control to 0.")
     steps = plant.num_steps
     values = _values(replace(plant, num_steps=1), -(-steps // _BLOCK) * _BLOCK)
-    x, out = x0, np.empty((len(x0), steps, 1))
+    states, controls = [x0], []
     for t in range(steps):
-        out[:, t] = _greedy(plant, values[steps - t - 1], x)
-        x = plant.step(x, out[:, t])
-    return out
+        controls.append(_greedy(plant, values[steps - t - 1], states[-1]))
+        states.append(plant.step(states[-1], controls[-1]))
+    return Course(np.stack(states, 1), np.stack(controls, 1))
 
 
 def _greedy(plant: Plant, after: Values, x: Floats) -> Floats:
@@ -51,12 +52,14 @@ def first(plant: Plant, x0: Floats) -> Floats:
     return _greedy(plant, values[plant.num_steps - 1], x0)
 
 
-def table(plant: Plant) -> tuple[Values, Floats, Floats]:
+def table(plant: Plant, settling: float = 1.0) -> tuple[Values, Floats, Floats]:
     """Return the cost to go (N + 1, angles, rates) by steps left, and the grid's angles and rates.
 
-    The last angle repeats the first, so that a turn is whole.
+    The last angle repeats the first, so that a turn is whole. settling is a factor on the cost of
+    states shortly before and during the time in which success is looked at.
     """
-    values = _values(replace(plant, num_steps=1), -(-plant.num_steps // _BLOCK) * _BLOCK)
+    steps = -(-plant.num_steps // _BLOCK) * _BLOCK
+    values = _values(replace(plant, num_steps=1), steps, settling)
     whole = values[: plant.num_steps + 1].reshape(-1, _ANGLES, _RATES)
     angles, rates = _axes(plant)
     turn = np.concatenate([whole, whole[:, :1]], 1)
@@ -64,7 +67,7 @@ def table(plant: Plant) -> tuple[Values, Floats, Floats]:
 
 
 @lru_cache(maxsize=3)
-def _values(plant: Plant, steps: int) -> Values:
+def _values(plant: Plant, steps: int, settling: float = 1.0) -> Values:
     """Return the cost to go (steps + 1, G) by the number of steps left; float32, 11 MB for 30."""
     angle, rate = np.meshgrid(*_axes(plant), indexing="ij")
     x = np.stack([angle.ravel(), rate.ravel()], 1)
@@ -79,11 +82,12 @@ def _values(plant: Plant, steps: int) -> Values:
     stage = np.asarray(plant.squares(x) @ plant.q, np.float32)
     values = np.empty((steps + 1, len(x)), np.float32)
     values[0] = plant.final_cost(x)
+    late = round(_SETTLING * plant.settle_s / plant.dt)
     for k in range(steps):
         best = np.full(len(x), np.inf, np.float32)
         for cost, move in zip(pay, rows, strict=True):
             np.minimum(best, move @ values[k] + cost, out=best)
-        values[k + 1] = stage + best
+        values[k + 1] = stage * (settling if k < late else 1.0) + best
     return values
 
 

@@ -2,8 +2,8 @@
 
 Source: Tassa, Mansard, Todorov, Control-Limited Differential Dynamic Programming, ICRA 2014, with
 the Gauss-Newton Hessian of iLQR (Li and Todorov, ICINCO 2004), which is positive definite: a ridge
-is needed only where feedback runs into a bound and the line search fails. Shapes: B cases, N steps;
-arrays are time-major (N, B, ...).
+is needed only where a step reaches further than the expansion holds, and is raised before the line
+search fails. Shapes: B cases, N steps; arrays are time-major (N, B, ...).
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ganglion.tasks.control import boxqp
-from ganglion.tasks.control.plant import Floats, Plant
+from ganglion.tasks.control.plant import Course, Floats, Plant
 
-_SHARES = 0.5 ** np.arange(16.0)
+_SHARES = tuple(0.5 ** np.arange(*ends, dtype=float) for ends in ((0, 1), (1, 4), (4, 10)))
+_SHORT, _RAISE, _LOWER = 0.3, 4.0, 0.3  # a share that raises the ridge, and by what it changes
 _PATIENCE = 8  # iterations without a fall, each with a larger ridge
+_FALL = 1e-6  # of the cost: less is none, where convergence is not asked for
 Rows = NDArray[np.intp]
 
 
@@ -52,33 +54,46 @@ class _Update:
         return _Update(self.forward[:, rows], self.gains[:, rows], self.slope[rows])
 
 
-def solve(
-    plant: Plant, x0: Floats, target: Floats, controls: Floats,
-    tol: float = 1e-9, iterations: int = 500, strict: bool = True,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """Minimise the cost of each case within the bounds, from the guess `controls` (B, N, m).
+@dataclass(frozen=True)
+class Expansion:
+    """Q(x + dx, u + du) - Q = g'du + du' H du / 2 + du' C dx + ..., of the cost to go by each step.
 
-    Converged where no control would move by more than tol times its bound. Returns states
-    (B, N + 1, n) and controls (B, N, m): a local optimum, which for Van der Pol is the one that an
-    interior-point solver finds. ArithmeticError where a case does not converge; not strict, a case
-    is left where its cost has stopped falling, or the iterations end.
+    gradient (N, B, m), hessian (N, B, m, m), cross (N, B, m, n); the other terms move no control.
     """
-    guess = np.ascontiguousarray(plant.clip(controls).transpose(1, 0, 2))
-    states = np.ascontiguousarray(plant.rollout(x0, guess.transpose(1, 0, 2)).transpose(1, 0, 2))
+
+    gradient: Floats
+    hessian: Floats
+    cross: Floats
+
+
+def solve(
+    plant: Plant, begin: Course, target: Floats,
+    tol: float = 1e-9, iterations: int = 500, strict: bool = True,
+) -> Course:  # fmt: skip
+    """Minimise the cost of each case within the bounds, from the guess `begin`, which obeys them.
+
+    Converged where no control would move by more than tol times its bound. What is found is a local
+    optimum, which for Van der Pol is the one that an interior-point solver finds. ArithmeticError
+    where a case does not converge; not strict, a case is left where its cost has stopped falling,
+    or the iterations end.
+    """
+    states, guess = (np.array(a.transpose(1, 0, 2), order="C") for a in begin)
     paths = _Paths(states, guess, target, _cost(plant, states, guess, target))
-    todo, ridge, stalled = np.arange(len(x0)), np.zeros(len(x0)), np.zeros(len(x0), np.intp)
+    cases = len(target)
+    todo, ridge, stalled = np.arange(cases), np.zeros(cases), np.zeros(cases, np.intp)
     for _ in range(iterations):
         now = paths.take(todo)
         before = now.cost.copy()
         update = _backward(plant, now, ridge[todo])
         moves = (np.abs(update.forward) / plant.bound).max((0, 2))
-        failed = _search(plant, now, update, moves)
+        shares = _search(plant, now, update, moves)
         paths.put(todo, now)
         # A larger ridge turns the update into a short step along the projected gradient.
         old, least = ridge[todo], float(2.0 * plant.r.max())
-        fallen = np.where(old > 1e-3 * least, 0.1 * old, 0.0)
-        ridge[todo] = np.where(failed, np.maximum(10.0 * old, least), fallen)
-        falling = before - now.cost > 1e-8 * np.abs(before)
+        fallen = np.where(old > least, _LOWER * old, 0.0)
+        ridge[todo] = np.where(shares < _SHORT, np.maximum(_RAISE * old, least),
+                               np.where(shares < 1.0, old, fallen))  # fmt: skip
+        falling = before - now.cost > _FALL * np.abs(before)
         stalled[todo] = np.where(falling, 0, stalled[todo] + 1)
         more = (moves > tol) | (old > 0.0)
         todo = todo[more if strict else more & (stalled[todo] < _PATIENCE)]
@@ -86,15 +101,43 @@ def solve(
             break
     if strict and todo.size:
         raise ArithmeticError(f"{todo.size} optimal-control problems did not converge.")
-    return paths.states.transpose(1, 0, 2), paths.controls.transpose(1, 0, 2)
+    return Course(paths.states.transpose(1, 0, 2), paths.controls.transpose(1, 0, 2))
+
+
+def feedback(plant: Plant, course: Course, target: Floats) -> Floats:
+    """Return the gains K (B, N, m, n) of u = u* + K (x - x*) around optimal courses, 0 at bounds.
+
+    The linear-quadratic regulator along the way (Anderson and Moore, Optimal Control, section 2.4).
+    """
+    return _around(plant, course, target)[0].gains.transpose(1, 0, 2, 3)
+
+
+def expansion(plant: Plant, course: Course, target: Floats) -> Expansion:
+    """Return how the cost of optimal courses answers to changes, batch-major (B, N, ...)."""
+    found = _around(plant, course, target)[1]
+    gradient, hessian, cross = found.gradient, found.hessian, found.cross
+    return Expansion(gradient.swapaxes(0, 1), hessian.swapaxes(0, 1), cross.swapaxes(0, 1))
+
+
+def _around(plant: Plant, course: Course, target: Floats) -> tuple[_Update, Expansion]:
+    states, controls = (np.array(a.transpose(1, 0, 2), order="C") for a in course)
+    paths = _Paths(states, controls, target, np.zeros(len(target)))
+    (steps, cases, m), n = controls.shape, states.shape[2]
+    found = Expansion(*(np.empty((steps, cases, m, *more)) for more in ((), (m,), (n,))))
+    return _backward(plant, paths, np.zeros(cases), found), found
 
 
 def _cost(plant: Plant, states: Floats, controls: Floats, target: Floats) -> Floats:
     return np.asarray(plant.cost(states.transpose(1, 0, 2), controls.transpose(1, 0, 2), target))
 
 
-def _backward(plant: Plant, paths: _Paths, ridge: Floats) -> _Update:
-    """Expand the cost-to-go backwards in time (Tassa et al. 2014, eq. 5-11); ridge (B,) on Q_uu."""
+def _backward(
+    plant: Plant, paths: _Paths, ridge: Floats, record: Expansion | None = None
+) -> _Update:  # fmt: skip
+    """Expand the cost-to-go backwards in time (Tassa et al. 2014, eq. 5-11); ridge (B,) on Q_uu.
+
+    The expansion by each step's control is left in `record`.
+    """
     steps, cases, m = paths.controls.shape
     n = plant.n
     flat = paths.states[:-1].reshape(-1, n), paths.controls.reshape(-1, m)
@@ -114,6 +157,8 @@ def _backward(plant: Plant, paths: _Paths, ridge: Floats) -> _Update:
         va, vb = vxx @ a[t], vxx @ b[t]
         gx, gu = lx[t][..., None] + at[t] @ vx, lu[t][..., None] + bt[t] @ vx
         hxx, huu, hux = qxx[t] + at[t] @ va, quu + bt[t] @ vb, bt[t] @ va
+        if record:
+            record.gradient[t], record.hessian[t], record.cross[t] = gu[..., 0], huu, hux
         k, free = boxqp.stage(huu + damping, gu[..., 0], low[t], high[t])
         gain = _gains(huu + damping, hux, free)
         update.forward[t], update.gains[t] = k, gain
@@ -121,6 +166,7 @@ def _backward(plant: Plant, paths: _Paths, ridge: Floats) -> _Update:
         k, gain_t, hxu = k[..., None], gain.swapaxes(1, 2), hux.swapaxes(1, 2)
         vx = gx + hxu @ k + gain_t @ (gu + huu @ k)
         vxx = hxx + gain_t @ (huu @ gain + hux) + hxu @ gain
+        vxx = 0.5 * (vxx + vxx.swapaxes(1, 2))  # rounding grows over an unstable plant's horizon
     return update
 
 
@@ -139,31 +185,37 @@ def _gains(huu: Floats, hux: Floats, free: boxqp.Flags) -> Floats:
     return -np.linalg.solve(np.where(both, huu, np.eye(m)), np.where(free[..., None], hux, 0.0))
 
 
-def _search(plant: Plant, paths: _Paths, update: _Update, moves: Floats) -> boxqp.Flags:
+def _search(plant: Plant, paths: _Paths, update: _Update, moves: Floats) -> Floats:
     """Move every path along its update, by the largest share that lowers its cost enough.
 
-    Returns which paths (B,) found no such share and stay.
+    Few paths need more than the full step, so the smaller shares are tried some at once. Returns
+    the shares (B,), 0 for paths that stay.
     """
-    failed = np.zeros(len(moves), bool)
+    taken = np.zeros(len(moves))
     left = np.arange(len(moves))
-    for share in _SHARES:
-        tried = _forward(plant, paths.take(left), update.take(left), float(share))
-        enough = paths.cost[left] + 1e-4 * share * update.slope[left]
+    for shares in _SHARES:
+        many = np.tile(left, len(shares))
+        each = np.repeat(shares, len(left))
+        tried = _forward(plant, paths.take(many), update.take(many), each)
+        enough = paths.cost[many] + 1e-4 * each * update.slope[many]
         # Close to the optimum rounding hides the descent; the full step is the better point there.
-        good = (tried.cost <= enough) | (moves[left] < 1e-6)
-        paths.put(left[good], tried.take(np.flatnonzero(good)))
-        left = left[~good]
+        close = (moves[many] < 1e-6) & (tried.cost <= paths.cost[many] * (1.0 + 1e-9))
+        good = ((tried.cost <= enough) | close).reshape(len(shares), -1)
+        found = good.any(0)
+        first = good.argmax(0)[found]
+        taken[left[found]] = shares[first]
+        paths.put(left[found], tried.take(first * len(left) + np.flatnonzero(found)))
+        left = left[~found]
         if not left.size:
             break
-    failed[left] = True
-    return failed
+    return taken
 
 
-def _forward(plant: Plant, paths: _Paths, update: _Update, share: float) -> _Paths:
-    """Simulate with u + share k + K (x - x_old), clipped to the bounds."""
+def _forward(plant: Plant, paths: _Paths, update: _Update, share: Floats) -> _Paths:
+    """Simulate with u + share k + K (x - x_old), clipped to the bounds; share (B,)."""
     states, controls = np.empty_like(paths.states), np.empty_like(paths.controls)
     states[0] = paths.states[0]
-    planned = paths.controls + share * update.forward
+    planned = paths.controls + share[:, None] * update.forward
     for t in range(len(controls)):
         shift = (update.gains[t] * (states[t] - paths.states[t])[:, None, :]).sum(2)
         controls[t] = plant.clip(planned[t] + shift)

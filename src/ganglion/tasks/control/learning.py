@@ -9,15 +9,17 @@ from torch import nn
 from ganglion.core.contracts import Arrays, Learner, Ranks, TensorSpec
 from ganglion.tasks.control import losses, model, references
 from ganglion.tasks.control.actor_critic import ActorCriticLearner, Problem
-from ganglion.tasks.control.config import (
+from ganglion.tasks.control.config import TrcSettings
+from ganglion.tasks.control.critics import Critic, typical_cost
+from ganglion.tasks.control.dagger import DaggerLearner
+from ganglion.tasks.control.feedback import Feedback
+from ganglion.tasks.control.objectives import (
     ActorCriticLoss,
     CostLoss,
+    DaggerLoss,
     ImitationLoss,
     ImitationTrajectoryLoss,
-    TrcSettings,
 )
-from ganglion.tasks.control.critics import Critic, typical_cost
-from ganglion.tasks.control.feedback import Feedback
 from ganglion.tasks.control.rocket.settings import PlanSettings
 from ganglion.train.batches import Batches, Fresh, Resident
 from ganglion.train.supervised import Loss, Supervised, SupervisedLearner, initialised
@@ -37,6 +39,8 @@ def make(task: Control, data: Arrays | None, device: str, seed: int, ranks: Rank
     module = initialised(seed, lambda: model.build(net, task.plant))
     if isinstance(cfg.loss, ActorCriticLoss):
         return _actor_critic(task, cfg.loss, module, device, seed)
+    if isinstance(cfg.loss, DaggerLoss):
+        return DaggerLearner(cfg, module, seed, device, ranks)
     more, steps = {}, task.plant.num_steps
     if isinstance(cfg.model, TrcSettings):
         high = float(max(MOST_CYCLES, 4 * cfg.model.cycles))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ganglion.tasks.control.plants.base import Components, Floats, Plant, Rk4Plant, namespace
+from ganglion.tasks.control.plants.base import (
+    Components,
+    Course,
+    Floats,
+    Plant,
+    Rk4Plant,
+    namespace,
+)
 from ganglion.tasks.control.plants.classic import DoubleIntegrator, VanDerPol
 from ganglion.tasks.control.plants.quadrotor import Quadrotor2d
 from ganglion.tasks.control.plants.swing_up import Cartpole, Pendulum
 
 __all__ = [
-    "PLANTS", "Cartpole", "Components", "DoubleIntegrator", "Floats", "Pendulum", "Plant",
-    "Quadrotor2d", "Rk4Plant", "VanDerPol", "namespace",
+    "PLANTS", "Cartpole", "Components", "Course", "DoubleIntegrator", "Floats", "Pendulum",
+    "Plant", "Quadrotor2d", "Rk4Plant", "VanDerPol", "namespace",
 ]  # fmt: skip
 
 PLANTS: Mapping[str, type[Plant]] = {

@@ -69,7 +69,7 @@ def worst(task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator
     excess = ours.cost - task.optimum(cases)[0]
     rows = np.argsort(-excess, kind="stable")[:_WORST]
     state, target = (np.asarray(cases[k], np.float64)[rows] for k in ("state", "target"))
-    best = oracle.solve(plant, state, target)
+    best = oracle.remembered(plant, state, target)
     figure = Figure(figsize=(10.5, 5.8), layout="constrained")
     axes = figure.subplots(3, len(rows), sharex=True, sharey="row", squeeze=False)
     for column, row in enumerate(rows):

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ganglion.core.contracts import Arrays, Policy, Signature, TensorSpec
-from ganglion.tasks.control import oracle
-from ganglion.tasks.control.plant import Floats, Plant
+from ganglion.tasks.control import ilqr, oracle
+from ganglion.tasks.control.plant import Course, Floats, Plant
 from ganglion.tasks.control.riccati import steady_tracking_gain, tracking_gains
 
 ADMM_ITERATIONS = (5, 10, 20)
 REACH = 10.0  # declared range of states and targets, in start boxes
-_RETHINKS = 3  # iterations of DDP a step, from the last plan, where many local optima compete
+_STRAYED = 0.5  # start boxes off a plan: there its feedback, a linear one, no longer holds
+_CARRIED = ("plan", "course", "gains")
 
 
 def references(model: Plant, truth: Plant) -> Mapping[str, Policy]:
@@ -69,9 +70,11 @@ def steps_left(plant: Plant, inputs: Arrays) -> NDArray[np.int64]:
 class Oracle:
     """The exact optimum of the time left, solved at every call.
 
-    Of a nonlinear plant it carries its plan from call to call, as the guess that the next call
-    begins with. Without noise its closed loop is its plan (principle of optimality), which
-    `consistent` says, so that nobody solves the same problem N times.
+    Of a nonlinear plant it carries its plan from call to call. Where the optimum is certain, the
+    plan is the guess that the next call begins with. Elsewhere the plan itself goes on, with the
+    feedback that is optimal around it, until a case is too far off it and gets a new one.
+    Without noise its closed loop is its plan (principle of optimality), which `consistent` says,
+    so that nobody solves the same problem N times.
     """
 
     plant: Plant
@@ -79,13 +82,17 @@ class Oracle:
 
     @property
     def signature(self) -> Signature:
-        steps = self.plant.num_steps
-        base = signature(self.plant, steps)
-        if self.plant.matrices() is not None:
+        steps, plant = self.plant.num_steps, self.plant
+        base = signature(plant, steps)
+        if plant.matrices() is not None:
             return base
-        spec = controls_spec(self.plant, steps)
-        inputs = {**base.inputs, "plan": replace(spec, role="state")}
-        return Signature(inputs, {**base.outputs, "plan": spec}, {"plan": "plan"})
+        carried = {"plan": replace(controls_spec(plant, steps), role="state")}
+        if plant.method != "exact":
+            carried["course"] = TensorSpec((steps, plant.n), role="state")
+            carried["gains"] = TensorSpec((steps, plant.m * plant.n), role="state")
+        return Signature(
+            {**base.inputs, **carried}, {**base.outputs, **carried}, {k: k for k in carried}
+        )
 
     def trajectory(self, state: Floats, target: Floats) -> oracle.Solution:
         """Return the optimum itself over the whole horizon, in float64, state by state."""
@@ -93,22 +100,70 @@ class Oracle:
 
     def act(self, inputs: Arrays) -> Arrays:
         """Solve every case for its own time left; controls past the end are 0."""
-        plan = np.asarray(inputs["plan"], np.float64) if "plan" in inputs else None
+        if self.plant.matrices() is not None:
+            return {"controls": _by_horizon(self.plant, inputs, _solved)}
+        if self.plant.method != "exact":
+            return self._follow(inputs)
+        plan = np.asarray(inputs["plan"], np.float64)
 
         def solve(plant: Plant, rows: NDArray[np.intp], x: Floats, target: Floats) -> Floats:
-            warm = plan is not None and bool(plan[rows].any())
-            guess = plan[rows, : plant.num_steps] if plan is not None and warm else None
-            if guess is None:
-                return oracle.solve(plant, x, target).controls
+            guess = plan[rows, : plant.num_steps]
+            if not guess.any():
+                return _solved(plant, rows, x, target)
             # A control that is off by 1e-4 of its bound costs 1e-8: enough to go on with.
-            most = 500 if plant.method == "exact" else _RETHINKS
-            return oracle.solve(plant, x, target, guess, 1e-4, most).controls
+            return oracle.solve(plant, x, target, guess, 1e-4).controls
 
         controls = _by_horizon(self.plant, inputs, solve)
-        if plan is None:
-            return {"controls": controls}
-        shifted = np.concatenate([controls[:, 1:], np.zeros_like(controls[:, :1])], 1)
-        return {"controls": controls, "plan": shifted}
+        return {"controls": controls, "plan": _later(controls)}
+
+    def _follow(self, inputs: Arrays) -> Arrays:
+        """Act by the plans that are carried, or make them, or make them anew far from them."""
+        plant, held = self.plant, {k: np.array(inputs[k], np.float32) for k in _CARRIED}
+        if not held["plan"].any():
+            held = self._plan(inputs, oracle.remembered)
+        off = self._off(inputs, held)
+        lost = np.flatnonzero((np.abs(off) / plant.start_box).max(1) > _STRAYED)
+        if lost.size:
+            part = self._plan({k: np.asarray(v)[lost] for k, v in inputs.items()}, oracle.solve)
+            for name, array in part.items():
+                held[name][lost] = array
+            off = self._off(inputs, held)
+        gains = held["gains"][:, 0].reshape(-1, plant.m, plant.n)
+        now = plant.clip(held["plan"][:, 0] + np.einsum("bij,bj->bi", gains, off))
+        held["plan"][:, 0] = now
+        return {"controls": held["plan"], **{k: _later(v) for k, v in held.items()}}
+
+    def _off(self, inputs: Arrays, held: Mapping[str, NDArray[np.float32]]) -> Floats:
+        """Return how far each case (B, n) is from where its plan wanted it now."""
+        moved = np.asarray(inputs["state"], np.float64) - held["course"][:, 0]
+        return np.asarray(self.plant.error(moved, np.zeros_like(moved)))
+
+    def _plan(
+        self, inputs: Arrays, solve: Callable[[Plant, Floats, Floats], oracle.Solution]
+    ) -> dict[str, NDArray[np.float32]]:
+        plant, steps = self.plant, self.plant.num_steps
+        x, target = (np.asarray(inputs[k], np.float64) for k in ("state", "target"))
+        left = steps_left(plant, inputs)
+        shapes = {"plan": plant.m, "course": plant.n, "gains": plant.m * plant.n}
+        held = {k: np.zeros((len(x), steps, v), np.float32) for k, v in shapes.items()}
+        for count in np.unique(left):
+            rows = np.flatnonzero(left == count)
+            part = oracle.shortened(plant, int(count))
+            best = solve(part, x[rows], target[rows])
+            gains = ilqr.feedback(part, Course(best.states, best.controls), target[rows])
+            held["plan"][rows, :count] = best.controls
+            held["course"][rows, :count] = best.states[:, :-1]
+            held["gains"][rows, :count] = gains.reshape(len(rows), count, -1)
+        return held
+
+
+def _solved(plant: Plant, rows: NDArray[np.intp], x: Floats, target: Floats) -> Floats:
+    return oracle.remembered(plant, x, target).controls
+
+
+def _later(plan: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the plan (B, N, ...) as it reads a step later, 0 at its end."""
+    return np.concatenate([plan[:, 1:], np.zeros_like(plan[:, :1])], 1)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _trajectories(task: Control, policy: Policy, cases: Arrays, rng: np.random.G
     few = spread(cases)
     trial = task.trial(few, rng)
     plant = trial.plant
-    ours, best = run(policy, trial, rng), oracle.solve(plant, trial.state, trial.target)
+    ours, best = run(policy, trial, rng), oracle.remembered(plant, trial.state, trial.target)
     figure = Figure(figsize=(10.5, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1.0))
     plane = figure.add_subplot(grid[:, 0])
@@ -144,7 +144,7 @@ def _gap_map(task: Control, policy: Policy, cases: Arrays, rng: np.random.Genera
     target = targets[int(np.argmin((targets**2).sum(1)))]
     trial = task.trial({"state": starts, "target": np.tile(target, (len(starts), 1))}, rng)
     ours = run(policy, trial, rng)
-    best = oracle.solve(trial.plant, trial.state, trial.target)
+    best = oracle.remembered(trial.plant, trial.state, trial.target)
     # Next to the target J* vanishes, and the ratio with it: compare with the 1 % quantile there.
     floor = np.quantile(best.cost, 0.01)
     gap = 100.0 * np.maximum(ours.cost - best.cost, 0.0) / np.maximum(best.cost, floor)

@@ -41,7 +41,7 @@ def compile_file(path: Path, planar: bool = False) -> mujoco.MjModel:
         for name, data in files.items():
             archive.writestr(name, data)
         archive.comment = json.dumps({"main": path.name, "planar": planar}).encode()
-    limits = Limits(seconds=60, given=2 * _LARGEST_ASSETS)
+    limits = Limits(seconds=60, given=2 * _LARGEST_ASSETS, written=Limits.answer)
     made = confined("ganglion.tasks.motion.mjcf:compiled", packed.getvalue(), limits, str(path))
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "model.mjb"

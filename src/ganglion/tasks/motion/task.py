@@ -88,7 +88,7 @@ class Motion:
         }  # fmt: skip
         return dict(files.finite(found))  # a joint without limits has infinite ones
 
-    def inputs(self) -> dict[str, bytes]:
+    def kept(self) -> dict[str, bytes]:
         """Return the motions as they are learned, and what the stages before training gave."""
         world = self.world
         stages = {

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,17 @@ Components = tuple[Any, ...]  # the components of a vector, each an array (..., 
 def namespace(x: Any) -> Any:
     """Return the module whose functions take `x`: numpy, or the library of a tensor."""
     return np if isinstance(x, np.ndarray) else sys.modules[type(x).__module__.partition(".")[0]]
+
+
+class Course(NamedTuple):
+    """A trajectory: states (B, N + 1, n) and the controls (B, N, m) on its way.
+
+    They stay together, because replaying controls for seconds amplifies the last bit of a plant
+    that falls over.
+    """
+
+    states: Floats
+    controls: Floats
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,8 @@ class Plant(ABC):
     settle_s: ClassVar[float] = 0.0
     # Further columns of an evaluation, judged as arrival is: name -> (groups, what it means).
     partial_arrivals: ClassVar[Mapping[str, tuple[tuple[tuple[int, ...], ...], str]]] = {}
-    # How the optimum is found: see `oracle`. Only "exact" is certain to be global.
-    method: ClassVar[Literal["exact", "grid", "best_known"]] = "exact"
+    # How the optimum is found: see `oracle`. "exact" promises that a local solver always converges.
+    method: ClassVar[Literal["exact", "grid", "best_known"]] = "best_known"
 
     @property
     def n(self) -> int:
@@ -129,8 +140,8 @@ class Plant(ABC):
             states.append(self.step(states[-1], u[:, t]))
         return namespace(x0).stack(states, 1)
 
-    def guesses(self, x0: Floats, target: Floats) -> list[Floats]:
-        """Return controls (B, N, m) from which a local solver may begin, besides the usual ones."""
+    def guesses(self, x0: Floats, target: Floats) -> list[Course]:
+        """Return where a local solver may begin, instead of gentle LQR; within the bounds."""
         return []
 
     # ------------------------------------------------------------ cost
@@ -194,6 +205,10 @@ class Plant(ABC):
     def excess(self, u: Floats) -> Floats:
         """Return how far each control (..., m) lies beyond its bound; negative within."""
         return np.asarray(np.abs(u - self.centre) - self.bound)
+
+    def body(self, x: Floats) -> list[Floats]:
+        """Return lines (K, 2) in m that draw the state x (n,) as one sees it; none for most."""
+        return []
 
     def arrival(
         self, x: Floats, target: Floats, groups: tuple[tuple[int, ...], ...] | None = None

@@ -20,6 +20,7 @@ class DoubleIntegrator(Plant):
     target_kind: Literal["rest", "moving"] = "rest"
 
     name = "double_integrator"
+    method = "exact"
     state_labels = ("position", "velocity")
     state_units = ("m", "m/s")
     control_labels = ("acceleration",)
@@ -75,6 +76,7 @@ class VanDerPol(Rk4Plant):
     limit: float = 2.0  # 1/s^2
 
     name = "vanderpol"
+    method = "exact"
     state_labels = ("x", "x'")
     state_units = ("1", "1/s")
     control_labels = ("force",)

@@ -78,3 +78,9 @@ class Quadrotor2d(Rk4Plant):
         across = -dlift * sin - lift * cos * dx[2]
         up = dlift * cos - lift * sin * dx[2]
         return dx[3], dx[4], dx[5], across, up, (self.arm / self.inertia) * (dright - dleft)
+
+    def body(self, x: Floats) -> list[Floats]:
+        along, up = np.array([np.cos(x[2]), np.sin(x[2])]), np.array([-np.sin(x[2]), np.cos(x[2])])
+        ends = [x[:2] + side * self.arm * along for side in (-1.0, 1.0)]
+        masts = [np.stack([end, end + 0.4 * self.arm * up]) for end in ends]
+        return [np.stack(ends), *masts]

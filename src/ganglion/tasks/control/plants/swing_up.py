@@ -7,10 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ganglion.tasks.control.plants import swings
-from ganglion.tasks.control.plants.base import Components, Floats, Rk4Plant, namespace
+from ganglion.tasks.control.plants.base import Components, Course, Floats, Rk4Plant, namespace
 
-GRAVITY = swings.GRAVITY
+GRAVITY = 9.81  # m/s^2
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,9 @@ class Pendulum(Rk4Plant):
 
     def tangent(self, x: Components, u: Components, dx: Components, du: Components) -> Components:
         return dx[1], self.stiffness * np.cos(x[0]) * dx[0] + du[0]
+
+    def body(self, x: Floats) -> list[Floats]:
+        return [np.array([[0.0, 0.0], [np.sin(x[0]), np.cos(x[0])]])]
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,11 @@ class Cartpole(Rk4Plant):
         """20 (.25 x^2 + 2 (1 - cos th) + .1 v^2 + .1 w^2), (4,)."""
         return 20.0 * np.array([0.25, 1.0, 0.1, 0.1])
 
-    def guesses(self, x0: Floats, target: Floats) -> list[Floats]:
-        """Return swings that pump energy, and those of policies that were trained before."""
-        from ganglion.tasks.control.riccati import tracking_gains  # it needs this module itself
+    def guesses(self, x0: Floats, target: Floats) -> list[Course]:
+        """Return the plans of dynamic programming on two coarse grids."""
+        from ganglion.tasks.control import cart_grid  # it needs this module itself
 
-        gain = tracking_gains(self, 1_000)[0]  # so long a horizon has the gain of an endless one
-        pumps = [swings.pumped(self, x0, gain[:, : self.n], *how) for how in swings.PUMPS]
-        return [*pumps, *swings.recalled(self, x0)]
+        return cart_grid.plans(self, x0, target)
 
     def derivative(self, x: Components, u: Components) -> Components:
         _, angle, velocity, rate = x
@@ -145,3 +145,9 @@ class Cartpole(Rk4Plant):
         dturn = (drive - turn * dinertia) / inertia
         across = dpush - (moment / mass) * (dturn * cos - turn * sin * dangle)
         return dvelocity, drate, across, dturn
+
+    def body(self, x: Floats) -> list[Floats]:
+        sides = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) * (0.2, 0.1)
+        tip = 2.0 * self.half_length * np.array([np.sin(x[1]), np.cos(x[1])])
+        hinge = np.array([x[0], 0.0])
+        return [hinge + sides, np.stack([hinge, hinge + tip])]

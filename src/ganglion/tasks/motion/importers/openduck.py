@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ganglion.core.errors import DataError
-from ganglion.importers import confinement
+from ganglion.importers.values import read_values
 from ganglion.tasks.motion import preprocess, rotations
 from ganglion.tasks.motion.clip import Clip, closing
 from ganglion.tasks.motion.kinematics import Floats
@@ -35,7 +35,7 @@ _AFTER_JOINTS = 8  # contacts, linear and angular velocity
 
 def read(path: Path, robot: Robot, said: Said) -> list[Clip]:
     """Read every command's cycle; DataError names the command and dimension of the first fault."""
-    raw = confinement.read_pickle(path)
+    raw = read_values(path)
     if not isinstance(raw, dict) or not raw:
         raise DataError(f"{path} holds no mapping of commands to polynomials.")
     return [_clip(path, str(name), entry, robot, said) for name, entry in raw.items()]
