@@ -25,7 +25,7 @@ LAYERS = (  # a module imports from its own layer and those before it
     ("export", "report"),
     ("scoring", "testing"),
     ("session", "sources", "finish"),
-    ("results", "data_verbs", "pipeline", "serve", "client"),
+    ("results", "artifacts", "data_verbs", "pipeline", "serve", "client"),
     ("jobs", "sweep", "chaos", "doctor", "scaffold", "studio"),
     ("commands", "cli"),
 )
@@ -255,7 +255,7 @@ export(policy.module, policy.signature, sys.argv[1], card, checks=Checks(rows=0)
     "code",
     [
         "from ganglion import load; p = load(sys.argv[1]); p.signature",
-        "from ganglion.results import act; act(sys.argv[1], None)",
+        "from ganglion.artifacts import act; act(sys.argv[1], None)",
         "from ganglion.results import evaluate; evaluate(sys.argv[1], cases=20)",
     ],
 )

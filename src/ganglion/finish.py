@@ -60,34 +60,21 @@ def after_training(
     onnx = OnnxPolicy(exported.path)
     in_use = _in_use(session.task, policy, onnx, validation, session.cfg.seed)
     stage("evaluate")
-    entries = [
-        Entry(str(run.manifest.get("name") or "policy"), "run", onnx, onnx.digest),
-        *(Entry(name, "reference") for name in session.task.references()),
-        Entry("untrained", "reference", untrained, untrained.digest),
-    ]
-    cases = scoring.nominal_cases(session.data, "test")
-    task = str(run.config["task"])
-    scenarios = scoring.score(task, session.cfg, entries, cases, session.cfg.seed, True)
+    scenarios = _scored(run, session, onnx, untrained)
     stage("report")
-    scores = scoring.scores_json(task, session.cfg, session.cfg.seed, scenarios)
+    scores = scoring.scores_json(str(run.config["task"]), session.cfg, session.cfg.seed, scenarios)
     report = {
         **scores,
         **_training(run, session, spent, scores),
         "export": {**_export_verdict(exported, measured, session.cfg), "in_use": in_use},
     }
     report["policies"][0]["efficiency"] = measured.to_json()
-    curves = getattr(session.task, "curves", None)
-    if curves is not None:  # quality over cycles, where the policy has them
-        report["anytime"] = {k: v.tolist() for k, v in curves(onnx, scenarios[0].cases).items()}
-    report["worst"] = _worst(session.task, scenarios[0])
-    figures = _figures(session.task, onnx, scenarios[0].cases, session.cfg.seed, report)
-    path = page.write(run.folder / "report", report, figures)
-    goal = session.task.goal.name
+    path = _report(run, session, report, onnx, scenarios[0])
     console.say(f"Report: {path}")
     return {
         "run": str(run.folder),
         "status": "succeeded",
-        "goal": goal,
+        "goal": session.task.goal.name,
         "metrics": report["policies"][0]["metrics"],
         "export": {
             "path": str(exported.path), "digest": exported.digest,
@@ -99,6 +86,31 @@ def after_training(
         "policies": report["policies"],
         **spent,
     }  # fmt: skip
+
+
+def _scored(run: Run, session: Session, onnx: OnnxPolicy, untrained: OnnxPolicy) -> list[Scenario]:
+    """Score the exported policy beside every reference, on the test cases and in every scenario."""
+    entries = [
+        Entry(str(run.manifest.get("name") or "policy"), "run", onnx, onnx.digest),
+        *(Entry(name, "reference") for name in session.task.references()),
+        Entry("untrained", "reference", untrained, untrained.digest),
+    ]
+    cases = scoring.nominal_cases(session.data, "test")
+    return scoring.score(
+        str(run.config["task"]), session.cfg, entries, cases, session.cfg.seed, True
+    )
+
+
+def _report(
+    run: Run, session: Session, report: dict[str, Any], onnx: OnnxPolicy, nominal: Scenario
+) -> Path:
+    """Add to `report` what shows the policy at work, and write the page."""
+    curves = getattr(session.task, "curves", None)
+    if curves is not None:  # quality over cycles, where the policy has them
+        report["anytime"] = {k: v.tolist() for k, v in curves(onnx, nominal.cases).items()}
+    report["worst"] = _worst(session.task, nominal)
+    figures = _figures(session.task, onnx, nominal.cases, session.cfg.seed, report)
+    return page.write(run.folder / "report", report, figures)
 
 
 def export_policy(

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ganglion import provenance, registry
+from ganglion.artifacts import act, export, verify, view
 from ganglion.core import dataset, files, seeds
 from ganglion.core import run as runs
 from ganglion.core.contracts import Arrays, Policy, Task
 from ganglion.core.dataset import Dataset, Recipe, Shard
 from ganglion.core.errors import GanglionError, OutputError, Preempted, RunError, SettingsError
 from ganglion.core.run import Run
-from ganglion.results import act, compare, evaluate, export, verify, view
+from ganglion.results import compare, evaluate
 from ganglion.scoring import check_fits, recipe
 from ganglion.train.settings import TaskSettings
 

@@ -14,7 +14,7 @@ from ganglion.commands.output import policies, size, table, write, write_json
 from ganglion.commands.parsing import layer
 from ganglion.console import number
 from ganglion.core import files
-from ganglion.core.errors import OutputError, SettingsError, unknown
+from ganglion.core.errors import SettingsError, unknown
 
 
 def evaluate(args: Namespace) -> int:
@@ -25,7 +25,7 @@ def evaluate(args: Namespace) -> int:
         cases=args.cases, seed=args.seed, scenarios=args.scenarios, home=home(args),
     )  # fmt: skip
     if args.out is not None:
-        _write(args.out, result)
+        files.write_out(args.out, result)
     _tell(result, args.json)
     return 0
 
@@ -198,11 +198,3 @@ def _aside(args: Namespace, text: str) -> None:
     """Tell a person something beside the answer."""
     if not args.quiet:
         sys.stderr.write(text + "\n")
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, value)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error

@@ -85,6 +85,18 @@ def sha256(path: Path) -> str:
     return total.hexdigest()
 
 
+def write_out(path: Path, value: bytes | Mapping[str, Any]) -> None:
+    """Write what a user asked for (bytes, or JSON), with the folders above; OutputError if not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(value, bytes):
+            write_bytes(path, value)
+        else:
+            write_json(path, value)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+
 def ensure_replaceable(path: Path | None, suffix: str) -> None:
     """SettingsError where `path` is there already and is no file of that kind, e.g. ".json"."""
     if path is not None and path.exists() and (path.is_dir() or path.suffix != suffix):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ganglion.core import files
-from ganglion.core.errors import DataError, OutputError
+from ganglion.core.errors import DataError
 from ganglion.core.settings import digest
 from ganglion.tasks.motion import archive
 from ganglion.tasks.motion.clip import Clip
@@ -36,10 +36,7 @@ _OPTIONAL = {"offsets": "iu", "meta": "U", "contacts": "fiub"}
 
 def write(path: Path, clips: Sequence[Clip]) -> None:
     """Write clips of the same joints, whole or not at all; OutputError where that fails."""
-    try:
-        files.write_bytes(path, packed(clips))
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+    files.write_out(path, packed(clips))
 
 
 def packed(clips: Sequence[Clip]) -> bytes:

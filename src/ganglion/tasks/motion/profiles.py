@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ganglion.core import files
-from ganglion.core.errors import ExportError, OutputError, SettingsError
+from ganglion.core.errors import ExportError, SettingsError
 from ganglion.tasks.motion.importers.angles import quaternion_of
 from ganglion.tasks.motion.kinematics import matrix_of
 from ganglion.tasks.motion.references import Cloning
@@ -260,11 +260,7 @@ def _finish(
             worst = max(worst, float(np.abs(a - b.numpy()).max()))
     if not worst <= TOLERANCE:
         raise ExportError(f"The exported file is off by {worst:.3g}; the limit is {TOLERANCE:g}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, data)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+    files.write_out(path, data)
     rows = sum(len(next(iter(f.values()))) for f in feeds)
     return {
         "path": str(path), "bytes": len(data), "parity": {"max_abs": worst, "inputs": rows},
