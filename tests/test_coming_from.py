@@ -343,6 +343,7 @@ def test_the_plain_file_of_motion_maps_input_to_output(home: Path) -> None:
 
 def test_a_random_array_is_cloned_and_its_report_says_so(home: Path) -> None:
     reports = [json.loads(p.read_text()) for p in home.glob("runs/motion/*/report/report.json")]
-    notes = {r["run"]["name"]: r["scenario_note"] for r in reports}
-    assert "Kinematic only" in notes["random"]
-    assert notes["real"] == ""
+    notes = {r["run"]["name"]: r["remarks"] for r in reports}
+    assert "Kinematic only" in notes["random"][0]
+    assert any("frame 0, joint" in said for said in notes["random"])
+    assert not any("Kinematic only" in said for said in notes["real"])

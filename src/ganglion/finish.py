@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ganglion import scoring
+from ganglion import registry, scoring
 from ganglion.core import metrics, seeds
 from ganglion.core.contracts import Arrays, Policy, Ranks, Task
-from ganglion.core.errors import ExportError, Preempted
+from ganglion.core.errors import ExportError, Preempted, SettingsError
 from ganglion.core.run import Run
 from ganglion.core.settings import difference
 from ganglion.export.efficiency import Efficiency, efficiency
@@ -70,6 +70,8 @@ def after_training(
     }
     report["policies"][0]["efficiency"] = measured.to_json()
     path = _report(run, session, report, onnx, scenarios[0])
+    for remark in report["remarks"]:
+        console.say(f"Note: {remark}")
     console.say(f"Report: {path}")
     return {
         "run": str(run.folder),
@@ -209,6 +211,7 @@ def _training(
             "changed": {k: [a, b] for k, (a, b) in difference(default, cfg).items()},
             "manifest": manifest,
         },
+        "remarks": list(getattr(session.task, "remarks", [])),
         "data": dict(session.data.card),
         "curves": curves,
         "best_step": session.progress.best_step,
@@ -229,12 +232,22 @@ def _facts(run: Run, session: Session, timing: Sequence[Mapping[str, Any]]) -> d
     total = session.cfg.train.total_steps(session.rows)
     return {
         "goal": session.task.goal.name, "better": session.task.goal.better,
+        "accepts": lambda flat: _accepts(run, session.cfg, flat),
         "stopped_early": session.learner.step < total,
         "data_path": str(session.data.folder), "device": run.manifest["device"],
         "seconds": seconds + logging, "seconds_data": data, "seconds_logging": logging,
         "seconds_compute": max(0.0, seconds - data),
         "estimated_seconds": float(np.median(early)) * len(updates) if early else None,
     }  # fmt: skip
+
+
+def _accepts(run: Run, cfg: TaskSettings, flat: Mapping[str, Any]) -> bool:
+    """Say whether the run's settings could be changed so."""
+    try:
+        registry.override(str(run.config["task"]), cfg, flat)
+    except SettingsError:
+        return False
+    return True
 
 
 def _export_verdict(made: Exported, found: Efficiency, cfg: TaskSettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from toy import Line, learner
 from ganglion.core.errors import TrainingError
 from ganglion.rl.rollout import collect
 from ganglion.train import checkpoint
+from ganglion.train.settings import OptimSettings
 
 
 def test_it_learns_to_go_to_zero() -> None:
@@ -71,6 +72,14 @@ def test_the_rate_falls_after_a_large_step_and_rises_after_a_small_one() -> None
     for _ in range(40):
         made._adapt(1.0)
     assert made._lr == 1e-5
+
+
+def test_without_a_divergence_the_rate_is_the_schedule() -> None:
+    made = learner(4, kl=0.0)
+    made._optim = OptimSettings(lr=3e-3, warmup_steps=2, schedule="cosine")
+    # two steps up, then the cosine's beginning and middle
+    rates = [made.update()["lr"] for _ in range(4)]
+    assert rates == pytest.approx([1.5e-3, 3e-3, 3e-3, 1.5e-3])
 
 
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Any) -> None:

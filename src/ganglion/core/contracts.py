@@ -173,6 +173,7 @@ class Task(Protocol):
     `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
     (figures of both in closed loop; ExportError where they differ), `kept()` (file name -> bytes
     that a run keeps: what was read and what it was made into), `about` (JSON for the policy card),
+    `remarks` (sentences that the report's head and the end of a training say),
     `efficiency_quotes`, `claims` (what others promise of the problem as set, each a `Claim`),
     `inputs(cases)` (what a policy is given of cases, where data hold it in another form).
     """

@@ -45,6 +45,7 @@ def diagnose(
     beats_baselines (bool), parent (the run it began from), data_path, device ("cpu", "cuda"),
     nonfinite (count of updates left out) and first_nonfinite (step), stopped_early (bool),
     out_of_memory {device, step, requested_bytes, free_bytes, checkpoint_step, run},
+    accepts (function from {dotted name: value} to whether the run's settings allow it),
     seconds, estimated_seconds, seconds_data, seconds_compute, seconds_logging.
     """
     known = facts or {}

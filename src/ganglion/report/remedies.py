@@ -14,7 +14,11 @@ _SIZES = ("small", "medium", "large")
 
 
 class Remedies:
-    """Advice in terms of one run's settings; a setting that the run does not have is not named."""
+    """Advice in terms of one run's settings.
+
+    A setting that the run does not have is not named, nor a value that it would refuse: where the
+    facts have `accepts`, it says whether changed settings ({dotted name: value}) fit the rest.
+    """
 
     def __init__(self, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self._settings = flatten(settings)
@@ -31,6 +35,9 @@ class Remedies:
     def change(self, name: str, value: Any, why: str = "") -> list[str]:
         """Advise `name=value (now ...)`; nothing where the run has no such setting."""
         if name not in self._settings or self._settings[name] == value:
+            return []
+        accepts = self._facts.get("accepts")
+        if accepts is not None and not accepts({name: value}):
             return []
         now = numbers.plain(self._settings[name]) if self._settings[name] is not None else "none"
         text = f"{name}={_written(value)} (now {now})"

@@ -88,6 +88,8 @@ class PpoLearner:
     def update(self) -> Metrics:
         """Collect one rollout and learn from it; TrainingError where nothing finite is learned."""
         draw = torch.Generator().manual_seed(seeds.key(self._seed, "step", self._step) >> 1)
+        if not self._ppo.kl:
+            self._lr = optim.rate(self._optim, self._step, self._train.total_steps(None))
         rollout, style = self._collect(draw)
         rows = self._rows(rollout)
         sums: dict[str, Tensor] = {}
@@ -199,8 +201,8 @@ class PpoLearner:
     def _adapt(self, kl: float) -> None:
         """Lower the rate where the policy moved too far, raise it where it hardly moved."""
         if not self._ppo.kl:
-            self._lr = optim.rate(self._optim, self._step, self._train.total_steps(None))
-        elif kl > 2.0 * self._ppo.kl:
+            return
+        if kl > 2.0 * self._ppo.kl:
             self._lr = max(self._bounds[0], self._lr / 1.5)
         elif 0.0 < kl < 0.5 * self._ppo.kl:
             self._lr = min(self._bounds[1], self._lr * 1.5)

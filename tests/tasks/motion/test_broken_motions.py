@@ -17,8 +17,8 @@ import pytest
 from layouts import BIPED, walk
 
 from ganglion.core.errors import DataError, GanglionError
-from ganglion.tasks.motion import importers, motion_file, preprocess, rotations, validation
-from ganglion.tasks.motion.clip import Clip
+from ganglion.tasks.motion import importers, motion_file, preprocess, rotations, validation, world
+from ganglion.tasks.motion.config import Config
 from ganglion.tasks.motion.importers import Said
 
 
@@ -80,6 +80,12 @@ def tilted() -> np.ndarray:
     return rotations.multiply(lying, arrays()["root_quat"])
 
 
+def bowed() -> np.ndarray:
+    """Leaning forward and back over 0.9 rad, slowly."""
+    lean = 0.45 * (1.0 - np.cos(np.arange(96) / 95.0 * 2.0 * np.pi))
+    return rotations.multiply(rotations.about_y(lean), arrays()["root_quat"])
+
+
 def jump() -> np.ndarray:
     place = arrays()["root_pos"].copy()
     place[40:, 0] += 0.5
@@ -121,7 +127,15 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "too few columns": (changed(joint_pos=np.zeros((96, 9))), r"joint_pos has shape \(96, 9\)"),
     "lengths differ": (changed(root_quat=np.zeros((95, 4))), r"root_quat has shape \(95, 4\)"),
     "a joint twice": (
-        changed(joint_names=np.array([BIPED.joints[1], *BIPED.joints[1:]])), "'left_hip_yaw'"),
+        changed(joint_names=np.array([BIPED.joints[1], *BIPED.joints[1:]])),
+        "joint 'left_hip_roll' stands twice"),
+    "leaning over": (changed(root_quat=bowed()), r"frame \d+: the root leans until up is 0\.[56]"),
+    "negative rate": (changed(fps=np.array(-30.0)), "fps is -30; 4 to 1000"),
+    "contacts of another length": (changed(contacts=np.array(True)), "contacts has shape"),
+    "meta that is empty": (changed(meta=np.array([], "U1")), "meta cannot be read"),
+    "no frame": (
+        changed(**{k: arrays()[k][:0] for k in ("root_pos", "root_quat", "joint_pos")}),
+        "it has 0 frames|offsets must rise"),
     "an unknown joint": (
         changed(joint_names=np.array(["hip", *BIPED.joints[1:]])),
         "no joint 'left_hip_yaw' of minibiped; it has hip"),
@@ -161,24 +175,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 }  # fmt: skip
 
 
-def sentence(path: Path) -> str:
-    """What reading, preparing and checking the file says."""
+def sentence(path: Path, **clip: Any) -> str:
+    """What the product says when it is to learn the motion."""
     with pytest.raises(GanglionError) as told:
-        whole(path)
+        world.make(Config.model_validate({"clip": {"kind": "file", "path": str(path), **clip}}))
     return str(told.value)
-
-
-def whole(path: Path) -> None:
-    for clip in importers.read(path, BIPED, Said()):
-        ready = clip if _unsound(clip) else preprocess.prepared(clip, BIPED, 50.0)
-        validation.check(ready, BIPED).ensure()
-
-
-def _unsound(clip: Clip) -> bool:
-    """What cannot be prepared is checked as it is."""
-    fitted = preprocess.fitted(clip, BIPED)
-    codes = {f.code for f in validation.check(fitted, BIPED).errors}
-    return bool(codes & {"finite", "quaternion", "fps", "frames", "shape"})
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -189,6 +190,77 @@ def test_a_broken_motion_file_gives_one_sentence(kind: str, tmp_path: Path) -> N
     found = sentence(path)
     assert re.search(said, found), found
     assert "\n" not in found
+
+
+def resampled_from(fps: float, change: Callable[[dict[str, Any]], Any], path: Path) -> None:
+    """A qpos file at a rate of its own, 1.3 s of the walk, with something changed in it."""
+    clip = preprocess.resampled(walk(), fps)
+    place, quat, joints = clip.at(np.arange(round(1.3 * fps)))
+    held = {"qpos": np.concatenate([place, quat, joints], 1), "fps": np.array(fps)}
+    change(held)
+    np.savez(path, **held)
+
+
+@pytest.mark.parametrize(
+    ("fps", "change", "said"),
+    [
+        (30.0, lambda h: h["qpos"].__setitem__((17, 10), np.nan),
+         r"frame 17, joint 'left_knee': the angle is nan"),
+        (120.0, lambda h: h["qpos"].__setitem__((57, 1), np.inf), r"frame 57: root_pos.1. is inf"),
+        (120.0, lambda h: h["qpos"].__setitem__((57, slice(3, 7)), 0.0), "frame 57: .* length 0"),
+        (120.0, lambda h: h["qpos"].__setitem__((slice(None), slice(3, 7)), h["qpos"][:, 3:7] * 2),
+         "frame 0: .* length 2"),
+        (120.0, lambda h: h["qpos"].__setitem__((40, 10), h["qpos"][40, 10] + 0.5),
+         r"frame 4[01], joint 'left_knee': it moves at [56]\d rad/s"),
+        (30.0, lambda h: h.update(fps=np.array(0.0)), "fps is 0; 4 to 1000"),
+        (30.0, lambda h: h.update(fps=np.array(1e-4)), "fps is 0.0001; 4 to 1000"),
+        (30.0, lambda h: h.update(fps=np.array(-30.0)), "fps is -30; 4 to 1000"),
+        (30.0, lambda h: h.update(qpos=h["qpos"][:0]), "it has 0 frames; 4 or more"),
+        (30.0, lambda h: h.update(joint_names=np.array("hip")), "of the root and 1 joint"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_faults_are_told_in_the_frames_of_the_file(
+    fps: float, change: Callable[[dict[str, Any]], Any], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "motion.npz"
+    resampled_from(fps, change, path)
+    found = sentence(path)
+    assert re.search(said, found), found
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 10), }", "announces the shape"),
+        ("{'descr': '<f8', 'fortran_order': False, 'shape': (", "damaged header"),
+        ("{'descr': '<f8'; 'shape': 3}", "damaged header"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(header: str, said: str, tmp_path: Path) -> None:
+    text = header.encode().ljust(117) + b"\n"
+    path = tmp_path / "gait.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(800))
+    assert re.search(said, sentence(path, fps=50.0))
+
+
+def test_a_damaged_stream_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "motion.npz"
+    motion_file.write(path, [walk()])
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.getinfo("joint_pos.npy").header_offset + 60
+    data = bytearray(path.read_bytes())
+    data[begin : begin + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    assert "is no intact .npz" in sentence(path)
+
+
+@pytest.mark.parametrize("name", ["fps", "joint_names"])
+def test_what_a_format_says_itself_is_not_said_again(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "motion.npz"
+    motion_file.write(path, [walk()])
+    value: Any = 30.0 if name == "fps" else ("a", "b")
+    assert f"leave clip.{name} out" in sentence(path, **{name: value})
 
 
 def test_there_are_at_least_25_kinds() -> None:
@@ -215,6 +287,10 @@ def awd(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         (awd(lambda r: (r.pop("FPS"), r.pop("FrameDuration"))), "neither FPS nor FrameDuration"),
         (awd(lambda r: r["Frame_size"][0].update(root_quat=3)), "root_quat has 3 numbers, 4 were"),
         (awd(lambda r: r["Frame_offset"][0].pop("joints_pos")), "Frame_offset lacks joints_pos"),
+        (awd(lambda r: r.update(FPS=10**400)), "neither FPS nor FrameDuration"),
+        (awd(lambda r: r["Frames"][3].__setitem__(0, 10**400)), "something else than numbers"),
+        (awd(lambda r: r["Frame_offset"][0].update(root_quat="3")), "root_quat is no whole number"),
+        (awd(lambda r: r["Frame_offset"][0].update(root_quat=[3])), "root_quat is no whole number"),
         (awd(lambda r: r["Joints"].append("tail")), r"joints_pos has 10 numbers, 11 were"),
         (lambda p: p.write_text("{") and None, "is no JSON"),
         (lambda p: p.write_text("[" * 200_000) and None, "is no JSON"),
@@ -253,6 +329,7 @@ class Malice:
         (pickle.dumps({"0.1_0.0_0.0": Malice()}), r"the pickle names builtins\.print"),
         (pickle.dumps([1, 2]), "no mapping of commands"),
         (b"\x80\x04junk", "no intact pickle|could not be read|pickle"),
+        (pickle.dumps({"nan_0_0": {}}), "three finite numbers"),
         (pickle.dumps({"fast": {}}), "'fast': a command is dx_dy_dtheta"),
         (pickle.dumps({"0.1_0.0_0.0": {"period": 0.54}}), "coefficients, period or fps"),
         (pickle.dumps({"1_0_0": {"period": 9e9, "fps": 50, "coefficients": {"dim_0": [0.0]}}}),

@@ -11,7 +11,7 @@ import pytest
 from layouts import BIPED, walk
 
 from ganglion.core.errors import DataError, OutputError
-from ganglion.tasks.motion import motion_file, preprocess, rotations
+from ganglion.tasks.motion import motion_file, preprocess, robot, rotations
 from ganglion.tasks.motion.clip import Clip, closing
 
 FPS = 50.0
@@ -106,6 +106,7 @@ def test_a_file_with_a_changed_number_is_told_by_its_digest(tmp_path: Path) -> N
 def test_clips_of_different_joints_make_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all of the same joints"):
         motion_file.write(tmp_path / "m.npz", [walk(), arc()])
+    (tmp_path / "no").write_text("a file")
     with pytest.raises(OutputError, match="Cannot write"):
         motion_file.write(tmp_path / "no" / "m.npz", [walk()])
 
@@ -130,10 +131,29 @@ def test_resampling_puts_the_mean_between_two_frames() -> None:
     assert clamped.joint_pos[-1] == pytest.approx(walk().joint_pos[-1])
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("left_hip", "right_hip"), ("FL_hip_joint", "FR_hip_joint"), ("rl_knee", "rr_knee"),
+     ("hip_l", "hip_r"), ("L_Hip", "R_Hip"), ("hipLeft2", "hipRight2"), ("LF_HAA", "RF_HAA")],
+)  # fmt: skip
+def test_partners_are_found_by_name(name: str, other: str) -> None:
+    names = (name, "neck", other, "roll")
+    assert preprocess._partners(names).tolist() == [2, 1, 0, 3]
+
+
+def test_a_joint_off_the_middle_without_a_partner_has_no_mirror_image(tmp_path: Path) -> None:
+    text = (robot.BUILTIN / "miniquad.xml").read_text()
+    text = text.replace("front_left_", "odd_")
+    (tmp_path / "odd.xml").write_text(text)
+    made = robot.of_file(tmp_path / "odd.xml")
+    with pytest.raises(DataError, match=r"joint '(odd|front_right)_\w+' lies off the middle"):
+        preprocess.mirror_map(made)
+
+
 def test_a_faster_clip_has_fewer_frames_and_a_higher_speed() -> None:
     fast = preprocess.time_scaled(walk(), 1.1)
     assert fast.frames == 29  # 32 / 1.1
-    assert fast.speed() == pytest.approx((0.165, 0.0, 0.0))
+    assert fast.speed() == pytest.approx((0.15 * 32 / 29, 0.0, 0.0))
 
 
 def test_a_clip_is_put_onto_the_ground_and_to_the_origin() -> None:

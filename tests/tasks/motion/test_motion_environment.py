@@ -16,7 +16,7 @@ from ganglion.tasks.motion.environment import Practice, TrackingEnvironment
 from ganglion.tasks.motion.mdp import Rules
 from ganglion.tasks.motion.physics import Rates, RolloutPhysics
 from ganglion.tasks.motion.reference import Reference, pose_of
-from ganglion.tasks.motion.starts import Noise, noise_scale, start
+from ganglion.tasks.motion.starts import Noise, sensor_noise, start
 from ganglion.train import checkpoint
 
 REFERENCE = Reference(BIPED, [walk()], 30)
@@ -157,8 +157,10 @@ def test_the_actor_may_see_less_and_noisier_than_the_critic() -> None:
     assert observation.shape == (COUNT, seen.layout.size)
     assert privileged.shape == (COUNT, RULES.layout.size)
     off = observation - privileged[:, : seen.layout.size]
-    scale = torch.as_tensor(noise_scale(seen, 1.0))
+    scale = torch.as_tensor(sensor_noise(seen, 1.0, np.ones((1, seen.layout.size))))
     assert (off.abs() <= scale + 1e-6).all()
+    error, angle = (off[:, seen.layout.slice(n)] for n in ("joint_error", "joint_from_mean"))
+    assert error == pytest.approx(angle, abs=1e-6)  # one encoder, one error
     assert off[:, seen.layout.slice("gyro")].abs().max() > 0.05
     assert off[:, seen.layout.slice("phase")].abs().max() == 0.0
 

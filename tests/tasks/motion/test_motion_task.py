@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,42 @@ def trained(made: Motion, updates: int = 1) -> Any:
         ({"loss": {"style": {"on": True}}}, "belong together"),
         ({"problem": {"goal": "command", "action": "residual"}}, "no reference to add"),
         ({"problem": {"latency": 2}}, "problem.latency: input should be less than or equal to 1"),
+        ({"train": {"ema": 0.99}}, "train.ema is for loss=cloning"),
+        ({"train": {"precision": "bf16"}}, "train.precision is for loss=cloning"),
+        ({"train": {"accumulate": 2}}, "train.accumulate is for loss=cloning"),
+        ({"train": {"compile": True}}, "train.compile is for loss=cloning"),
+        ({"optim": {"schedule": "cosine"}}, "need loss.kl=0"),
+        ({"optim": {"warmup_steps": 3}}, "need loss.kl=0"),
+        ({"optim": {"schedule": "plateau"}, "loss": {"kl": 0.0}}, "plateau is for loss=cloning"),
+        ({"physics": {"backend": "warp"}, "problem": {"randomise": 0.1}}, "backend=rollout"),
+        ({"clip": {"kind": "sweep", "forward_steps": 100, "turn_steps": 100}}, "10,000 gaits"),
         ({"clip": {"speed": 1.0}}, "Unknown setting 'clip.speed'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(layer: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         task(layer)
+
+
+def test_a_clone_follows_no_commands() -> None:
+    with pytest.raises(SettingsError, match="clones a reference; choose"):
+        task({"problem": {"goal": "command"}}, preset="clone")
+
+
+def test_variants_are_checked_as_the_motion_is() -> None:
+    with pytest.raises(DataError, match="noisy"):
+        task({"augment": {"noise": 0.5}}).world  # noqa: B018
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(SettingsError, match="There is no file"):
+        task({"clip": {"kind": "file", "path": str(tmp_path / "pipe.npz")}}).world  # noqa: B018
+    (tmp_path / "large.npz").touch()
+    os.truncate(tmp_path / "large.npz", 2 << 30)
+    with pytest.raises(SettingsError, match="has 2,147,483,648 bytes; at most 1,073,741,824"):
+        task({"clip": {"kind": "file", "path": str(tmp_path / "large.npz")}}).world  # noqa: B018
 
 
 def test_following_commands_brings_its_own_settings() -> None:
@@ -94,7 +125,7 @@ def test_a_motion_file_is_part_of_the_world_by_its_contents(tmp_path: Path) -> N
     assert str(tmp_path) not in json.dumps(worlds[0])
     motion_file.write(second, [layouts.walk(forward=0.1)])
     assert task({"clip": {"kind": "file", "path": str(second)}}).settings.world() != worlds[0]
-    with pytest.raises(SettingsError, match="Cannot read"):
+    with pytest.raises(SettingsError, match="There is no file"):
         task({"clip": {"kind": "file", "path": str(tmp_path / "none")}}).settings.world()
 
 
@@ -116,7 +147,8 @@ def test_a_random_array_is_only_cloned_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"frame 0, joint '\w+': .* beyond its range"):
         task({"clip": clip}).world  # noqa: B018
     made = task({"clip": {**clip, "faults": "warn"}}, preset="clone")
-    assert "Kinematic only" in made.scenario_note
+    assert "Kinematic only" in made.remarks[0]
+    assert any("beyond its range" in r for r in made.remarks)
     assert made.world.reports[0].errors
     rows = made.generate(3, "test", seeds.rng(0, "t"))
     policy = trained(made).policy()
@@ -255,6 +287,26 @@ def test_the_mjlab_profile_has_seven_outputs_and_its_metadata(tmp_path: Path) ->
     assert meta["anchor_body_name"] == "trunk"
     assert {"action_scale", "observation_names", "command_names", "body_names"} <= meta.keys()
     assert model.opset_import[0].version == 18
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_mjlab_profile_has_the_velocities_of_a_motion_that_ends(tmp_path: Path) -> None:
+    path = tmp_path / "walk.npz"
+    place, quat, joints = layouts.walk().at(np.arange(80))
+    np.savez(path, qpos=np.concatenate([place, quat, joints], 1), fps=np.array(50.0))
+    made = task({"clip": {"kind": "file", "path": str(path)}})
+    _, session, _ = written(made, "mjlab", tmp_path)
+    linear, angular, joint = made.world.clips[0].velocities()
+    seen = np.zeros((1, made.world.seen.layout.size), np.float32)
+    for t in (0, 7, 79):  # the ends are differences of one step
+        told = dict(zip(
+            [o.name for o in session.get_outputs()],
+            session.run(None, {"obs": seen, "time_step": np.array([[t]], np.float32)}),
+            strict=True,
+        ))  # fmt: skip
+        assert told["body_lin_vel_w"].reshape(-1, 3)[0] == pytest.approx(linear[t], abs=1e-4)
+        assert told["body_ang_vel_w"].reshape(-1, 3)[0] == pytest.approx(angular[t], abs=1e-4)
+        assert told["joint_vel"].reshape(-1) == pytest.approx(joint[t], abs=1e-4)
 
 
 def duck(folder: Path) -> Path:

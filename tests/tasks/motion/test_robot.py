@@ -22,6 +22,13 @@ LINK = (
 SERVO = '<actuator><position name="a" joint="j" kp="5" ctrlrange="-1 1"/></actuator></mujoco>'
 
 
+BOX = '<body name="box" pos="2 0 .1"><geom type="box" size=".1 .1 .1"/></body></worldbody>'
+DOOR = (
+    '<body name="door" pos="2 0 1"><joint name="hinge" axis="0 0 1"/><geom size=".1"/></body>'
+    "</worldbody>"
+)
+
+
 def with_part(part: str) -> str:
     return HEAD.replace("<world", part + "<world") + LINK + SERVO
 
@@ -143,6 +150,10 @@ def test_a_standing_biped_stays_on_its_feet() -> None:
         (HEAD + LINK.replace('axis="0 1 0" range="-1 1" limited="true"', 'type="ball"') + SERVO,
          "no hinge and no slide"),
         (HEAD + LINK.replace('name="leg"', 'name="leg" colour="red"') + SERVO, "colour"),
+        (with_part('<option gravity="nan 0 0"/>'), "no finite number|nan"),
+        (HEAD + LINK.replace("</worldbody>", DOOR) + SERVO, "'hinge' is no part of the robot"),
+        (HEAD.replace("<freejoint/>", '<freejoint name="f"/>') + LINK + SERVO.replace(
+            'range="-1 1"/>', 'range="-1 1"/><position joint="f" kp="1"/>'), "drives the root"),
     ],
 )  # fmt: skip
 def test_what_is_no_robot_is_refused_in_one_sentence(xml: str, said: str, tmp_path: Path) -> None:
@@ -183,3 +194,20 @@ def test_an_unknown_robot_or_foot_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "good.xml").write_text(HEAD + LINK + SERVO)
     with pytest.raises(SettingsError, match="Did you mean 'leg'"):
         robot.of_file(tmp_path / "good.xml", feet=("legs",))
+
+
+def test_what_stands_in_the_scene_is_no_foot(tmp_path: Path) -> None:
+    (tmp_path / "scene.xml").write_text(HEAD + LINK.replace("</worldbody>", BOX) + SERVO)
+    assert robot.of_file(tmp_path / "scene.xml").foot_names == ("leg",)
+    with pytest.raises(SettingsError, match="Unknown foot 'box'"):
+        robot.of_file(tmp_path / "scene.xml", feet=("box",))
+    with pytest.raises(SettingsError, match="Unknown foot 'world'"):
+        robot.of_file(tmp_path / "scene.xml", feet=("world",))
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").symlink_to(tmp_path / "b.xml")
+    (tmp_path / "b.xml").symlink_to(tmp_path / "a.xml")
+    (tmp_path / "bad.xml").write_text(HEAD + '<include file="a.xml"/>' + LINK + SERVO)
+    with pytest.raises(DataError, match=r"refers to 'a\.xml', which is no file|Cannot read"):
+        robot.of_file(tmp_path / "bad.xml")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -41,7 +43,9 @@ def read(path: Path, wanted: Mapping[str, str], optional: Mapping[str, str]) -> 
                     found[name] = _array(f"{path}: {name}", file, members[name].file_size, kinds)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise DataError(f"{path} is no intact .npz file: {error}.") from error
     return found
 
@@ -71,8 +75,10 @@ def _array(name: str, file: IO[bytes], size: int, kinds: str) -> NDArray[Any]:
         version = npy.read_magic(file)
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = header(file)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise DataError(f"{name} has a damaged header ({error}).") from error
+    if any(n < 0 for n in shape):
+        raise DataError(f"{name} announces the shape {shape}.")
     if dtype.kind not in kinds or dtype.itemsize > 4096:
         raise DataError(f"{name} holds {dtype}; {_KINDS.get(kinds, kinds)} were expected.")
     expected = math.prod(shape) * dtype.itemsize

@@ -21,6 +21,7 @@ from ganglion.tasks.motion import rotations
 
 Floats = NDArray[np.float64]
 Loop = Literal["wrap", "clamp"]
+MOST_FRAMES = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +135,14 @@ class Clip:
 
     # ------------------------------------------------------------ velocities
 
+    @property
+    def spans(self) -> Floats:
+        """Seconds (T, 1) between the neighbours of each frame; a clip's end is its own."""
+        span = np.full((self.frames, 1), 2.0 * self.dt)
+        if self.loop == "clamp":
+            span[[0, -1]] = self.dt
+        return span
+
     def velocities(self) -> tuple[Floats, Floats, Floats]:
         """Return linear (T, 3) and angular (T, 3) velocity in the world, and joint_vel (T, J).
 
@@ -142,9 +151,7 @@ class Clip:
         """
         around = np.arange(-1, self.frames + 1)
         place, quat, joints = self.at(around)
-        span = np.full((self.frames, 1), 2.0 * self.dt)
-        if self.loop == "clamp":
-            span[[0, -1]] = self.dt
+        span = self.spans
         linear, joint = (place[2:] - place[:-2]) / span, (joints[2:] - joints[:-2]) / span
         between = rotations.multiply(quat[2:], rotations.conjugate(quat[:-2]))
         return linear, rotations.logarithm(between) / span, joint

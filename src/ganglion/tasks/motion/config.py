@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ganglion.core import files
 from ganglion.core.errors import SettingsError
 from ganglion.core.settings import Settings, combine, setting, variant
 from ganglion.rl.settings import PpoSettings, PriorSettings
@@ -22,6 +22,8 @@ from ganglion.train.settings import (
     Width,
 )
 
+MOST_GAITS = 1_000  # of a sweep
+LARGEST_FILE = 1 << 30  # bytes of a motion or of a robot
 _PLANAR = "Hold the root in the x-z plane: it cannot fall sideways. For quick checks."
 Range = tuple[float, float]
 Speed = Annotated[float, Field(ge=-10.0, le=10.0)]
@@ -92,6 +94,11 @@ class SweepSettings(Settings):
     double_support: float = setting(0.2, "Share in which both feet stand.", ge=0.0, le=0.8)
     foot_height: float = setting(0.025, "How high feet are lifted.", unit="m", ge=0.0, le=0.5)
     crouch: float = setting(0.0, "How much lower the body is.", unit="m", ge=-0.1, le=0.5)
+
+    @property
+    def count(self) -> int:
+        """How many gaits the grid has."""
+        return self.forward_steps * self.lateral_steps * self.turn_steps
 
 
 class FileSettings(Settings):
@@ -280,6 +287,8 @@ class Config(TaskSettings):
                 "clip.faults=warn lets faulty motions through, which no robot can perform; they "
                 "are only cloned: choose loss.kind=cloning, or clip.faults=error"
             )
+        if self.loss.kind == "cloning" and self.problem.goal == "command":
+            raise ValueError("loss.kind=cloning clones a reference; choose problem.goal=track")
         styled = self.loss.kind == "ppo" and self.loss.style.on
         if styled != (self.problem.goal == "command"):
             raise ValueError(
@@ -290,9 +299,33 @@ class Config(TaskSettings):
             raise ValueError(
                 "problem.goal=command has no reference to add to; choose problem.action=absolute"
             )
-        if self.loss.kind == "cloning" and self.problem.goal == "command":
-            raise ValueError("loss.kind=cloning clones a reference; choose problem.goal=track")
+        if isinstance(self.clip, SweepSettings) and self.clip.count > MOST_GAITS:
+            raise ValueError(
+                f"clip=sweep asks for {self.clip.count:,} gaits; at most {MOST_GAITS:,} are made"
+            )
+        if self.physics.backend == "warp" and self.problem.randomise:
+            raise ValueError(
+                "problem.randomise needs physics.backend=rollout: Warp's robots are equal"
+            )
+        if isinstance(self.loss, PpoLoss):
+            self._learns_by_ppo(self.loss)
         return self
+
+    def _learns_by_ppo(self, loss: PpoLoss) -> None:
+        """ValueError where something is set that reinforcement learning would not look at."""
+        defaults = {"ema": 0.0, "precision": "fp32", "accumulate": 1, "compile": False}
+        for name, usual in defaults.items():
+            if getattr(self.train, name) != usual:
+                raise ValueError(f"train.{name} is for loss=cloning; loss=ppo does without it")
+        if self.optim.schedule == "plateau":
+            raise ValueError(
+                "optim.schedule=plateau is for loss=cloning; loss=ppo has its own, loss.kl"
+            )
+        if loss.kl and (self.optim.schedule != "none" or self.optim.warmup_steps):
+            raise ValueError(
+                "optim.schedule and optim.warmup_steps need loss.kl=0: otherwise the rate follows "
+                "how far the policy moves"
+            )
 
     @property
     def faulty(self) -> bool:
@@ -324,7 +357,7 @@ class Config(TaskSettings):
     def preset(cls, name: str, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the layer of preset `name`."""
         layers = [_PRESETS[name]]
-        if said.get("problem", {}).get("goal") == "command":
+        if said.get("problem", {}).get("goal") == "command" and name != "clone":
             layers.append(_COMMAND if name != "gpu" else _COMMAND_GPU)
         if said.get("loss", {}).get("kind") == "cloning" and name != "clone":
             layers.append(_PRESETS["clone"])
@@ -332,9 +365,15 @@ class Config(TaskSettings):
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; SettingsError where it cannot be read."""
+    """Return the SHA-256 of a file; SettingsError where it cannot be read or is too large."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        if not path.is_file():
+            raise SettingsError(f"There is no file {path}.")
+        if path.stat().st_size > LARGEST_FILE:
+            raise SettingsError(
+                f"{path} has {path.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read."
+            )
+        return files.sha256(path)
     except OSError as error:
         raise SettingsError(f"Cannot read {path}: {error.strerror}.") from error
 

@@ -19,7 +19,7 @@ from ganglion.tasks.motion import mdp, style
 from ganglion.tasks.motion.mdp import Rules, Situation
 from ganglion.tasks.motion.physics import Physics
 from ganglion.tasks.motion.reference import Pose, Reference, pose_of
-from ganglion.tasks.motion.starts import Noise, noise_scale, start
+from ganglion.tasks.motion.starts import Noise, sensor_noise, start
 
 _BINS_S = 0.5  # length of a bin of starts
 _FADE = 0.995  # of a bin's failures per step of the environments
@@ -193,9 +193,8 @@ class TrackingEnvironment:
     def _draw_noise(self, rng: np.random.Generator) -> None:
         if not self._practice.sensor:
             return
-        scale = noise_scale(self._seen, self._practice.sensor)
-        drawn = rng.uniform(-1.0, 1.0, (self.count, self.observations)) * scale
-        self._noise = self._sent(drawn)
+        drawn = rng.uniform(-1.0, 1.0, (self.count, self.observations))
+        self._noise = self._sent(sensor_noise(self._seen, self._practice.sensor, drawn))
 
     # ------------------------------------------------------------ beginning
 

@@ -20,7 +20,7 @@ from ganglion.tasks.motion.mdp import Situation
 from ganglion.tasks.motion.physics import Rates, RolloutPhysics
 from ganglion.tasks.motion.physics import World as Surroundings
 from ganglion.tasks.motion.reference import Pose, pose_of
-from ganglion.tasks.motion.starts import Noise, noise_scale, start
+from ganglion.tasks.motion.starts import Noise, sensor_noise, start
 from ganglion.tasks.motion.world import World
 
 _LOW_ROOT = 0.15  # m: a root below this has fallen (of a robot of the biped's size)
@@ -113,16 +113,18 @@ def simulate(
     made.reset(np.arange(count), *start(reference, clip, frame, noise))
     trace = _blank(world, count, steps)
     rows, last = np.arange(count), np.zeros((count, len(robot.actuated)))
-    scale = noise_scale(rules, cfg.sensor_noise)
     for t in range(steps):
-        drawn = rng.uniform(-1.0, 1.0, (count, rules.layout.size)) if cfg.sensor_noise else None
+        noisy = None
+        if cfg.sensor_noise:
+            drawn = rng.uniform(-1.0, 1.0, (count, rules.layout.size))
+            noisy = sensor_noise(rules, cfg.sensor_noise, drawn)
         _kick(made, cfg, rates, t, rng.uniform(0.0, 2.0 * np.pi, count)[rows], robot.root)
         goal, after, phase = reference.at(clip[rows], frame[rows] + t)
         now = pose_of(robot, made.qpos, made.qvel)
         command = reference.commands[clip[rows]]
         seen = mdp.observation(rules, Situation(now, goal, after, phase, last[rows], command))
-        if drawn is not None:
-            seen = seen + drawn[rows] * scale
+        if noisy is not None:
+            seen = seen + noisy[rows]
         target = policy.act({"observation": seen.astype(np.float32)})["target"]
         target = np.asarray(target, np.float64)
         last[rows] = mdp.action_of(rules, target, after)

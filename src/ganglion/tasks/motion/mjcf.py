@@ -77,7 +77,10 @@ def _gather(path: Path) -> dict[str, bytes]:
 
 
 def _read(root: Path, name: str, path: Path) -> bytes:
-    whole = (root / name).resolve()
+    try:
+        whole = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # links that lead in a circle
+        raise DataError(f"{path} refers to {name!r}, which is no file.") from None
     if PurePosixPath(name).is_absolute() or not whole.is_relative_to(root):
         raise DataError(f"{path} refers to {name!r}, outside of its own folder.")
     if whole.suffix.lower() not in _SUFFIXES:

@@ -81,10 +81,13 @@ def read(path: Path) -> list[Clip]:
         1, len(entries)) else None  # fmt: skip
     if fps is None:
         raise DataError(f"{path}: fps has {found['fps'].size} values for {len(entries)} clips.")
+    held = found.get("contacts")
+    if held is not None and (held.ndim != 2 or len(held) != frames):
+        raise DataError(f"{path}: contacts has shape {held.shape}; ({frames}, feet) was expected.")
     clips = []
     for i, entry in enumerate(entries):
         part = slice(ends[i], ends[i + 1])
-        contacts = found["contacts"][part].astype(bool) if "contacts" in found else None
+        contacts = held[part].astype(bool) if held is not None else None
         clips.append(
             Clip(
                 str(entry.get("name") or path.stem), float(fps[i]), joints,
@@ -136,7 +139,9 @@ def _entries(path: Path, found: Mapping[str, Any], count: int) -> list[dict[str,
                 )
             if len(entry.get("offset", (0, 0, 0))) != 3 or not np.isfinite(entry["offset"]).all():
                 raise DataError(f"{path}: clip {entry.get('name')!r} has a bad cycle offset.")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if type(version) is not int:
+            raise DataError(f"{path}: meta has version {version!r}; a whole number was expected.")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: meta cannot be read ({error}).") from error
     if version > VERSION:
         raise DataError(f"{path} has format {version}; this version reads up to {VERSION}.")

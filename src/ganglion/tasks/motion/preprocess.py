@@ -5,6 +5,7 @@ Every function returns a new clip. Shapes: T frames, J joints.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +13,14 @@ import numpy as np
 
 from ganglion.core.errors import DataError
 from ganglion.tasks.motion import rotations
-from ganglion.tasks.motion.clip import Clip, closing
+from ganglion.tasks.motion.clip import MOST_FRAMES, Clip, closing
 from ganglion.tasks.motion.kinematics import Floats
 from ganglion.tasks.motion.robot import Robot
 
+_SIDES = (  # of left and right, by what names begin with, hold or end in
+    ("left", "right"), ("l", "r"), ("fl", "fr"), ("rl", "rr"), ("hl", "hr"), ("bl", "br"),
+    ("lf", "rf"), ("lh", "rh"), ("lb", "rb"), ("lm", "rm"),
+)  # fmt: skip
 _SAME = 0.02  # rad: joints this near are the same pose
 
 
@@ -37,10 +42,14 @@ def fitted(clip: Clip, robot: Robot) -> Clip:
     """Return the clip with the robot's joints in its order.
 
     Joints of the file that the robot lacks are left out, joints that no actuator drives may be
-    missing and stay as they are at home; both are noted. DataError where a driven one is missing.
+    missing and stay as they are at home; both are noted. DataError where a driven one is missing,
+    or one stands twice.
     """
     if clip.joints == robot.joints:
         return clip
+    twice = next((j for i, j in enumerate(clip.joints) if j in clip.joints[:i]), None)
+    if twice is not None:
+        raise DataError(f"Motion {clip.name!r}: joint {twice!r} stands twice.")
     notes = list(clip.notes)
     extra = [j for j in clip.joints if j not in robot.joints]
     if extra:
@@ -68,6 +77,10 @@ def resampled(clip: Clip, fps: float) -> Clip:
     if abs(clip.fps - fps) < 1e-9:
         return clip
     frames = max(4, round(clip.duration_s * fps) + (clip.loop == "clamp"))
+    if frames > MOST_FRAMES:
+        raise DataError(
+            f"Motion {clip.name!r} has {frames:,} frames at {fps:g} Hz; at most {MOST_FRAMES:,}."
+        )
     last = float(clip.frames) if clip.loop == "wrap" else clip.frames - 1
     at = np.arange(frames, dtype=np.float64) * (
         last / (frames if clip.loop == "wrap" else frames - 1)
@@ -77,8 +90,10 @@ def resampled(clip: Clip, fps: float) -> Clip:
 
 def time_scaled(clip: Clip, factor: float) -> Clip:
     """Return the clip `factor` times as fast, at the same rate."""
-    slower = replace(clip, fps=clip.fps * factor, command=_faster(clip.command, factor))
-    return replace(resampled(slower, clip.fps), name=f"{clip.name} x{factor:g}")
+    made = resampled(replace(clip, fps=clip.fps * factor), clip.fps)
+    exact = clip.duration_s / made.duration_s  # whole frames: a little off the factor
+    command = _faster(clip.command, exact)
+    return replace(made, name=f"{clip.name} x{factor:g}", command=command)
 
 
 def _faster(
@@ -163,7 +178,10 @@ def looped(clip: Clip) -> Clip:
 
 
 def mirrored(clip: Clip, robot: Robot) -> Clip:
-    """Return the clip with left and right exchanged; DataError where a joint has no partner."""
+    """Return the clip with left and right exchanged.
+
+    DataError where a joint off the middle has no partner, which is found by name.
+    """
     partner, sign = mirror_map(robot)
     flip = np.array([1.0, -1.0, 1.0, -1.0])  # of a rotation's pseudo-vector: x and z change sign
     dx, dy, turn = clip.offset
@@ -180,11 +198,18 @@ def mirrored(clip: Clip, robot: Robot) -> Clip:
 def mirror_map(robot: Robot) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Floats]:
     """Return each joint's partner (J,) and the sign (J,) of its angle in the mirror image.
 
-    Partners by name (left, right); the sign from the axes in the zero pose: seen in the mirror
+    Partners by name (`_SIDES`); the sign from the axes in the zero pose: seen in the mirror
     y -> -y a turn about (ax, ay, az) is one about (-ax, ay, -az).
     """
     partner = _partners(robot.joints)
-    axes = _axes(robot)
+    axes, places = _axes(robot)
+    alone = np.flatnonzero((partner == np.arange(len(partner))) & (np.abs(places[:, 1]) > 1e-3))
+    if alone.size:
+        raise DataError(
+            f"{robot.name}: joint {robot.joints[alone[0]]!r} lies off the middle and no joint is "
+            "named as its partner (left and right, l and r, fl and fr, ...); leave augment.mirror "
+            "out."
+        )
     seen = axes[partner] * np.array([-1.0, 1.0, -1.0])
     along = (seen * axes).sum(-1)
     odd = np.flatnonzero(np.abs(np.abs(along) - 1.0) > 1e-3)
@@ -195,29 +220,40 @@ def mirror_map(robot: Robot) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]]
 
 def _partners(names: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the index of each name's partner on the other side, itself where it has none."""
-    pairs = (("left", "right"), ("Left", "Right"), ("_l_", "_r_"), ("fl_", "fr_"), ("rl_", "rr_"))
+    listed = list(names)
+    swaps = [*_SIDES, *((b, a) for a, b in _SIDES)]
     found = []
-    for name in names:
-        other = name
-        for a, b in [*pairs, *((b, a) for a, b in pairs)]:
-            swapped = name.replace(a, b)
-            if swapped != name and swapped in names:
-                other = swapped
-                break
-        found.append(list(names).index(other))
+    for i, name in enumerate(listed):
+        others = (_swapped(name, a, b) for a, b in swaps)
+        found.append(next((listed.index(o) for o in others if o != name and o in listed), i))
     return np.array(found)
 
 
-def _axes(robot: Robot) -> Floats:
-    """Return every joint's axis (J, 3) in the root's frame, all joints at their zero."""
+def _swapped(name: str, a: str, b: str) -> str:
+    """Return the name with the part `a` as `b`, in the case that it has there.
+
+    Whole words may stand anywhere (hipLeft), letters only between what is no letter (FL_hip).
+    """
+    part = a if len(a) > 2 else rf"(?<![A-Za-z]){a}(?![A-Za-z])"
+    return re.sub(part, lambda found: _cased(b, found[0]), name, flags=re.IGNORECASE)
+
+
+def _cased(text: str, like: str) -> str:
+    if like.isupper():
+        return text.upper()
+    return text.capitalize() if like[0].isupper() else text
+
+
+def _axes(robot: Robot) -> tuple[Floats, Floats]:
+    """Return every joint's axis and place (J, 3) in the root's frame, all joints at their zero."""
     model = robot.model
     zero = np.array([[model.qpos0[model.jnt_qposadr[j]] for j in robot.joint_ids]])
-    _, turned = robot.kinematics(np.zeros((1, 3)), np.eye(3)[None], zero)
+    place, turned = robot.kinematics(np.zeros((1, 3)), np.eye(3)[None], zero)
     where = {b: i for i, b in enumerate(robot.bodies)}
     bodies = [where[int(model.jnt_bodyid[j])] for j in robot.joint_ids]
     own = model.jnt_axis[list(robot.joint_ids)]
-    found: Floats = np.einsum("jab,jb->ja", turned[0, bodies], own)
-    return found
+    anchors = np.einsum("jab,jb->ja", turned[0, bodies], model.jnt_pos[list(robot.joint_ids)])
+    return np.einsum("jab,jb->ja", turned[0, bodies], own), place[0, bodies] + anchors
 
 
 def noisy(clip: Clip, rng: np.random.Generator, joint: float) -> Clip:

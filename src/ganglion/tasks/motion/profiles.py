@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ganglion.core import files
 from ganglion.core.errors import ExportError, SettingsError
+from ganglion.tasks.motion import rotations
 from ganglion.tasks.motion.importers.angles import quaternion_of
 from ganglion.tasks.motion.kinematics import matrix_of
 from ganglion.tasks.motion.references import Cloning
@@ -66,7 +67,10 @@ _STATES = (
 
 
 def _tables(world: World) -> dict[str, Any]:
-    """Return the reference's state frame by frame, of every body, and the default pose."""
+    """Return the reference's state frame by frame, of every body, and the default pose.
+
+    Velocities as `Clip.velocities` has them; joints are those with an actuator.
+    """
     clip, robot = world.clips[0], world.robot
     place, turned = robot.kinematics(clip.root_pos, matrix_of(clip.root_quat), clip.joint_pos)
     around = clip.at(np.arange(-1, clip.frames + 1))
@@ -74,17 +78,14 @@ def _tables(world: World) -> dict[str, Any]:
         robot.kinematics(around[0][s], matrix_of(around[1][s]), around[2][s])
         for s in (slice(0, -2), slice(2, None))
     )
-    span = 2.0 * clip.dt
-    change = after[1] @ np.swapaxes(before[1], -1, -2)
-    spin = np.stack(
-        [change[..., 2, 1] - change[..., 1, 2], change[..., 0, 2] - change[..., 2, 0],
-         change[..., 1, 0] - change[..., 0, 1]], -1,
-    ) / (2.0 * span)  # fmt: skip
+    span = clip.spans[:, :, None]
+    quats = [_quaternions(turned) for _, turned in (before, after)]
+    turns = rotations.multiply(quats[1], rotations.conjugate(quats[0]))
     return {
-        "default": robot.home[robot.actuated], "joint_pos": clip.joint_pos,
-        "joint_vel": clip.velocities()[2], "body_pos_w": place,
+        "default": robot.home[robot.actuated], "joint_pos": clip.joint_pos[:, robot.actuated],
+        "joint_vel": clip.velocities()[2][:, robot.actuated], "body_pos_w": place,
         "body_quat_w": _quaternions(turned), "body_lin_vel_w": (after[0] - before[0]) / span,
-        "body_ang_vel_w": spin,
+        "body_ang_vel_w": rotations.logarithm(turns) / span,
     }  # fmt: skip
 
 

@@ -62,11 +62,7 @@ class Robot:
     @cached_property
     def bodies(self) -> tuple[int, ...]:
         """The root and all bodies below it."""
-        found = {self.body}
-        for b in range(self.body + 1, self.model.nbody):
-            if int(self.model.body_parentid[b]) in found:
-                found.add(b)
-        return tuple(sorted(found))
+        return below(self.model, self.body)
 
     @cached_property
     def ranges(self) -> Floats:
@@ -235,8 +231,17 @@ def make(
     """Look through a compiled model; DataError where it is no robot that can be driven here."""
     root = "planar" if planar else "free"
     body, skip = _root(name, model, planar)
+    options = (model.opt.gravity, model.opt.wind, [model.opt.timestep])
+    if not all(np.isfinite(v).all() for v in options) or not np.isfinite(model.qpos0).all():
+        raise DataError(f"{name}: gravity, time step or the first pose is no finite number.")
     ids = tuple(j for j in range(model.njnt) if j not in skip)
+    own = below(model, body)
     for j in ids:
+        if int(model.jnt_bodyid[j]) not in own:
+            raise DataError(
+                f"{name}: joint {model.joint(j).name!r} is no part of the robot; only what hangs "
+                "on the free root may move."
+            )
         if model.jnt_type[j] not in (_SLIDE, _HINGE):
             raise DataError(f"{name}: joint {model.joint(j).name!r} is no hinge and no slide.")
     if not ids:
@@ -249,6 +254,15 @@ def make(
     return Robot(
         name, digest, model, root, body, ids, joints, actuated, chosen, sole, radius, home  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def below(model: mujoco.MjModel, body: int) -> tuple[int, ...]:
+    """Return the numbers of `body` and of all bodies that hang on it."""
+    found = {body}
+    for b in range(body + 1, model.nbody):
+        if int(model.body_parentid[b]) in found:
+            found.add(b)
+    return tuple(sorted(found))
 
 
 def home_skip(planar: bool) -> range:
@@ -285,7 +299,10 @@ def _actuators(name: str, model: mujoco.MjModel, ids: tuple[int, ...]) -> NDArra
                 f"{name}: actuator {label!r} is no position actuator (affine, gear 1, target in "
                 "rad); policies give joint targets."
             )
-        found.append(ids.index(int(model.actuator_trnid[a, 0])))
+        joint = int(model.actuator_trnid[a, 0])
+        if joint not in ids:
+            raise DataError(f"{name}: actuator {label!r} drives the root; only joints are driven.")
+        found.append(ids.index(joint))
     if not found:
         raise DataError(f"{name}: the robot has no position actuators.")
     if len(set(found)) != len(found):
@@ -298,15 +315,18 @@ def _feet(
     wanted: tuple[str, ...],
 ) -> tuple[int, ...]:  # fmt: skip
     """Return the bodies that touch the ground first in the home pose, or those named."""
-    names = {model.body(b).name: b for b in range(model.nbody)}
+    own = below(model, body)
+    names = {model.body(b).name: b for b in own if model.body(b).name}
     for foot in wanted:
         if foot not in names:
-            raise SettingsError(unknown("foot", foot, [n for n in names if n]))
+            raise SettingsError(unknown("foot", foot, list(names)))
+        if not len(_points(model, names[foot])[0]):
+            raise DataError(f"{name}: the foot {foot!r} has no geom that touches anything.")
     if wanted:
         return tuple(names[f] for f in wanted)
     parents = {int(model.body_parentid[b]) for b in range(1, model.nbody)}
     leaves = tuple(
-        b for b in range(1, model.nbody)
+        b for b in own
         if b not in parents and b != body and len(_points(model, b)[0]) and model.body(b).name
     )  # fmt: skip
     if not leaves:

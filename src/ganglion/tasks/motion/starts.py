@@ -63,8 +63,21 @@ def start(
     return robot.to_qpos(position, quat, joints), qvel
 
 
-def noise_scale(rules: Rules, sensor: float) -> Floats:
-    """Return the amplitude (O,) of sensor noise: on what is measured, not on what is known."""
+def sensor_noise(rules: Rules, sensor: float, drawn: Floats) -> Floats:
+    """Return noise (N, O) on observations, of `drawn` in -1..1 (N, O) and `sensor` times the usual.
+
+    It is on what is measured, not on what is known. An encoder that two parts of an observation
+    look at is off by the same in both.
+    """
+    found = drawn * _noise_scale(rules, sensor)
+    if not rules.commanded:
+        same, error = (rules.layout.slice(n) for n in ("joint_from_mean", "joint_error"))
+        found[:, error] = found[:, same]
+    return found
+
+
+def _noise_scale(rules: Rules, sensor: float) -> Floats:
+    """Return the amplitude (O,) of each part's noise."""
     sizes = {
         "up": 0.03, "gyro": 0.2, "joint_error": 0.02, "joint_from_mean": 0.02,
         "joint_velocity": 0.075, "velocity": 0.05,

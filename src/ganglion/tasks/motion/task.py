@@ -34,6 +34,12 @@ _DISTURBED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+_KINEMATIC = (
+    "Kinematic only: this policy copies the clip's joint angles and has never been in physics."
+)
+_MOST_REMARKS = 12
+
+
 class Motion:
     """Joint targets for one robot that make it perform its reference motions."""
 
@@ -48,16 +54,9 @@ class Motion:
         self.metrics = evaluation.COMMAND if commanded else evaluation.TRACKING
         self.goal: Metric = self.metrics[0]
         self.scenarios: Mapping[str, Mapping[str, Any]] = _DISTURBED
-        kinematic = settings.loss.kind == "cloning"
         self.exporters: Mapping[str, Callable[..., dict[str, Any]]] = {
             name: partial(self._export, name) for name in ("plain", "mjlab", "openduck")
         }
-        self.scenario_note = (
-            "Kinematic only: this policy copies the clip's joint angles and has never been in "
-            "physics; the figures above say what happens there."
-            if kinematic
-            else ""
-        )
 
     @property
     def settings(self) -> Config:
@@ -87,6 +86,18 @@ class Motion:
             "motions": [c.summary() for c in world.clips[:_NAMED]],
         }  # fmt: skip
         return dict(files.finite(found))  # a joint without limits has infinite ones
+
+    @property
+    def remarks(self) -> list[str]:
+        """What readers of any figure must know: how it was learned, and what the motion has."""
+        found = [_KINEMATIC] if self._settings.loss.kind == "cloning" else []
+        for report in self.world.reports:
+            found += [f.text for f in report.findings]
+        learned = self.world.clips[: len(self.world.imported)]
+        found += [f"Motion {c.name!r}: {note}." for c in learned for note in c.notes]
+        more = len(found) - _MOST_REMARKS
+        rest = [f"{more} more in inputs/stages.json."] if more > 0 else []
+        return [*found[:_MOST_REMARKS], *rest]
 
     def kept(self) -> dict[str, bytes]:
         """Return the motions as they are learned, and what the stages before training gave."""

@@ -1,22 +1,27 @@
 """Is a motion fit for a robot? Every fault is one sentence that names frame and joint.
 
-Errors stop a training, warnings stand in its report. What is measured (limits, speeds, skating,
-penetration, the seam) is part of the report too. Shapes: T frames, J joints, F feet.
+Errors stop a training, warnings stand in its report. A motion is checked twice: as it was read
+(`sound`: numbers, limits, speeds, in the file's own frames), and as it is learned (`check`: all of
+that, the ground and the seam). What is measured is part of the report too. Shapes: T frames, J
+joints, F feet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ganglion.core.errors import DataError
-from ganglion.tasks.motion import rotations
+from ganglion.tasks.motion import preprocess, rotations
 from ganglion.tasks.motion.clip import Clip
 from ganglion.tasks.motion.kinematics import Floats
+from ganglion.tasks.motion.mdp import FALLEN
 from ganglion.tasks.motion.robot import Robot
+
+FORM = {"joints", "fps", "frames", "shape", "finite", "quaternion"}  # nothing can be made of these
 
 
 @dataclass(frozen=True)
@@ -60,29 +65,36 @@ class Report:
         found = [{"code": f.code, "error": f.error, "text": f.text} for f in self.findings]
         return {"clip": self.clip, "findings": found, "measured": self.measured}
 
-    def ensure(self) -> None:
-        """DataError with the first error's sentence, and how many more there are."""
-        errors = self.errors
+    def ensure(self, codes: Collection[str] | None = None) -> None:
+        """DataError with the first error's sentence (of `codes`), and how many more there are."""
+        errors = [f for f in self.errors if codes is None or f.code in codes]
         if errors:
             more = f" ({len(errors) - 1} more faults.)" if len(errors) > 1 else ""
             raise DataError(errors[0].text + more)
 
 
-def check(clip: Clip, robot: Robot, limits: Limits | None = None) -> Report:
-    """Check one clip against its robot; joints must be the robot's, in its order.
+def sound(clip: Clip, robot: Robot, limits: Limits | None = None) -> Report:
+    """Check a clip as it was read: form, numbers, limits, speeds, and what the file states.
 
-    Checks that build on sound numbers are left out where the numbers are not.
+    Joints must be the robot's, in its order. Checks that build on sound numbers are left out where
+    the numbers are not.
     """
     limits = limits or Limits()
     findings = list(_form(clip, robot)) + list(_numbers(clip))
-    if findings:
+    if not findings:
+        findings += [*_joints(clip, robot, limits), *_speeds(clip, limits), *_claimed(clip)]
+    return Report(clip.name, tuple(findings))
+
+
+def check(clip: Clip, robot: Robot, limits: Limits | None = None) -> Report:
+    """Check a clip as it is learned: all that `sound` checks, then feet, tilt and seam."""
+    limits = limits or Limits()
+    findings = list(sound(clip, robot, limits).findings)
+    if any(f.code in FORM for f in findings):
         return Report(clip.name, tuple(findings))
-    findings += _joints(clip, robot, limits)
-    findings += _speeds(clip, limits)
     measured, feet = _feet(clip, robot, limits)
     findings += feet
     findings += _seam(clip, limits)
-    findings += _claimed(clip)
     linear, angular, joint_vel = clip.velocities()
     measured |= {
         "joint_speed_max": float(np.abs(joint_vel).max()),
@@ -105,10 +117,7 @@ def _warning(code: str, clip: Clip, where: str, text: str) -> Finding:
 
 
 def _form(clip: Clip, robot: Robot) -> Iterator[Finding]:
-    twice = next((j for i, j in enumerate(clip.joints) if j in clip.joints[:i]), None)
-    if twice is not None:
-        yield _error("joints", clip, "", f"joint {twice!r} stands twice.")
-    elif clip.joints != robot.joints:
+    if clip.joints != robot.joints:
         lost = [j for j in robot.joints if j not in clip.joints]
         said = f"joint {lost[0]!r} is missing" if lost else "its joints are in another order"
         yield _error("joints", clip, "", f"{said}; {robot.name} has {', '.join(robot.joints)}.")
@@ -215,6 +224,12 @@ def _feet(clip: Clip, robot: Robot, limits: Limits) -> tuple[dict[str, float], l
             "upright", clip, ", frame 0", "the root lies on its side (up is "
             f"{upright[0]:.2f}); quaternions are (w, x, y, z).",
         ))  # fmt: skip
+    elif upright.min() < FALLEN:
+        frame = int(np.argmax(upright < FALLEN))
+        found.append(_error(
+            "tilt", clip, f", frame {frame}", f"the root leans until up is {upright.min():.2f}; "
+            f"below {FALLEN:g} a robot counts as fallen.",
+        ))  # fmt: skip
     nearest = low.min(-1)
     if nearest.min() < -limits.sinks:
         frame = int(nearest.argmin())
@@ -285,7 +300,13 @@ def _claimed(clip: Clip) -> Iterator[Finding]:
     """The angular velocity that a file states should follow from its own quaternions."""
     if clip.claimed is None:
         return
-    ours = clip.velocities()[1]
+    ours = preprocess.normal(clip).velocities()[1]
+    if clip.claimed.shape != ours.shape:
+        yield _warning(
+            "angular velocity", clip, "", f"what the file states has shape {clip.claimed.shape}, "
+            f"not {ours.shape}; it is not compared.",
+        )  # fmt: skip
+        return
     error = np.linalg.norm(ours - clip.claimed, axis=-1)
     scale = np.linalg.norm(ours, axis=-1).mean()
     if np.median(error) > max(0.3, 0.5 * scale):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ganglion.core import seeds
-from ganglion.core.errors import DataError, SettingsError
+from ganglion.core.errors import SettingsError
 from ganglion.tasks.motion import gait, importers, preprocess, robot, validation
 from ganglion.tasks.motion.clip import Clip
 from ganglion.tasks.motion.config import (
     AugmentSettings,
     Config,
-    FileSettings,
     GaitSettings,
     MjcfSettings,
     SweepSettings,
@@ -60,12 +59,11 @@ def _make(cfg: Config, text: str) -> World:
     body = _robot(cfg)
     rates = Rates(cfg.physics.control_hz, cfg.physics.substeps)
     imported = tuple(_clips(cfg, body))
-    clips = [preprocess.prepared(c, body, rates.control_hz) for c in imported]
-    reports = tuple(validation.check(c, body) for c in clips)
-    if not cfg.faulty:
-        for report in reports:
-            report.ensure()
-    clips = augmented(clips, body, cfg.augment)
+    learned = [_checked(c, body, rates.control_hz, cfg.faulty) for c in imported]
+    reports = tuple(report for _, report in learned)
+    clips = augmented([clip for clip, _ in learned], body, cfg.augment)
+    for clip in clips[len(imported) :]:
+        validation.check(clip, body).ensure(validation.FORM if cfg.faulty else None)
     longest = max(cfg.problem.episode_s, cfg.evaluation.seconds, 60.0) * rates.control_hz
     cycles = 3 + int(longest / min(c.frames for c in clips))
     reference = Reference(body, clips, cycles)
@@ -74,6 +72,23 @@ def _make(cfg: Config, text: str) -> World:
     judged = Rules(body, reference.mean, True, *kind)
     seen = judged if problem.observation == "full" else Rules(body, reference.mean, False, *kind)
     return World(body, reference, seen, judged, rates, reports, imported)
+
+
+def _checked(clip: Clip, body: Robot, hz: float, faulty: bool) -> tuple[Clip, validation.Report]:
+    """Return the clip as it is learned, and what was found; DataError where it is unfit.
+
+    Faulty motions may pass, but not those of which nothing can be made.
+    """
+    fitted = preprocess.fitted(clip, body)
+    raw = validation.sound(fitted, body)
+    raw.ensure(validation.FORM if faulty else None)
+    ready = preprocess.prepared(fitted, body, hz)
+    found = validation.check(ready, body)
+    if not faulty:
+        found.ensure()
+    known = {f.code for f in raw.findings}
+    later = [f for f in found.findings if f.code not in known]
+    return ready, replace(found, findings=(*raw.findings, *later))
 
 
 def _robot(cfg: Config) -> Robot:
@@ -95,16 +110,7 @@ def _clips(cfg: Config, body: Robot) -> list[Clip]:
     if not chosen:
         names = ", ".join(c.name for c in found[:10])
         raise SettingsError(f"{clip.path} has no clip whose name holds {clip.clip!r}: {names}.")
-    return chosen if not cfg.faulty else [_tamed(c, clip) for c in chosen]
-
-
-def _tamed(clip: Clip, settings: FileSettings) -> Clip:
-    """Refuse what no net can be fitted to, even where faults are only noted."""
-    if not all(np.isfinite(a).all() for a in (clip.root_pos, clip.root_quat, clip.joint_pos)):
-        raise DataError(
-            f"Motion {clip.name!r} of {settings.path} holds numbers that are not finite."
-        )
-    return clip
+    return chosen
 
 
 def _sweep(clip: SweepSettings, body: Robot, hz: float) -> list[Clip]:

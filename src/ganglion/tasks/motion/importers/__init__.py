@@ -8,18 +8,16 @@ from pathlib import Path
 
 from ganglion.core.errors import DataError, SettingsError, unknown
 from ganglion.tasks.motion import archive, motion_file, preprocess
-from ganglion.tasks.motion.clip import Clip
+from ganglion.tasks.motion.clip import MOST_FRAMES, Clip
 from ganglion.tasks.motion.importers import angles, awd, mjlab, openduck, qpos, unitree
 from ganglion.tasks.motion.robot import Robot
-
-MOST_FRAMES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Said:
     """What the user says about a file: its rate, its joints' order, whether it is a cycle.
 
-    Formats that state these themselves ignore them, except `loop` where it is not "file".
+    It goes before what the file says. Formats that always state a rate or names refuse theirs.
     """
 
     fps: float | None = None
@@ -54,7 +52,16 @@ def read(path: Path, robot: Robot, said: Said, format: str = "auto") -> list[Cli
     chosen = detect(path) if format == "auto" else format
     if chosen not in READERS:
         raise SettingsError(unknown("motion format", chosen, READERS))
-    clips = READERS[chosen](path, robot, said)
+    for name, given, formats in (
+        ("fps", said.fps, ("motion", "awd", "openduck", "mjlab")),
+        ("joint_names", said.joints, ("motion", "awd")),
+    ):
+        if given and chosen in formats:
+            raise SettingsError(f"{path.name} ({chosen}) says it itself; leave clip.{name} out.")
+    try:
+        clips = READERS[chosen](path, robot, said)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise DataError(f"{path} is no intact {chosen} motion: {_plainly(error)}.") from error
     for clip in clips:
         if clip.frames > MOST_FRAMES:
             raise DataError(f"{path} has {clip.frames} frames; at most {MOST_FRAMES:,} are read.")
@@ -63,6 +70,10 @@ def read(path: Path, robot: Robot, said: Said, format: str = "auto") -> list[Cli
     if said.loop == "clamp":
         return [replace(c, loop="clamp", offset=(0.0, 0.0, 0.0)) for c in clips]
     return clips
+
+
+def _plainly(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}, {error}".split())[:200].rstrip(".")
 
 
 def detect(path: Path) -> str:

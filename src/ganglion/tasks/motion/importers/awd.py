@@ -72,7 +72,7 @@ def _fps(path: Path, raw: Mapping[str, Any]) -> float:
     try:
         fps = float(raw["FPS"]) if "FPS" in raw else 1.0 / float(raw["FrameDuration"])
         duration = float(raw.get("FrameDuration", 1.0 / fps))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         raise DataError(f"{path} states neither FPS nor FrameDuration as a number.") from None
     if not math.isfinite(fps) or fps <= 0.0 or abs(duration * fps - 1.0) > 0.05:
         raise DataError(f"{path}: FPS {fps:g} and FrameDuration {duration:g} s do not agree.")
@@ -85,10 +85,11 @@ def _parts(path: Path, raw: Mapping[str, Any], joints: int) -> dict[str, tuple[i
     sized = {name: joints if size is None else size for name, size in _ORDER}
     found, at = {}, 0
     for name, size in sized.items():
-        begin = int(given.get(name, at if not given else -1))
+        begin, width = given.get(name, at if not given else -1), sizes.get(name, size)
+        if not isinstance(begin, int) or not isinstance(width, int):
+            raise DataError(f"{path}: Frame_offset or Frame_size of {name} is no whole number.")
         if begin < 0:
             continue
-        width = int(sizes.get(name, size))
         if width != size:
             raise DataError(
                 f"{path}: Frame_size says {name} has {width} numbers, {size} were expected."
@@ -115,7 +116,7 @@ def _frames(path: Path, raw: Mapping[str, Any], width: int) -> Floats:
             raise DataError(f"{path}, frame {i}: it has {size} numbers; {width} were expected.")
     try:
         return np.array([frame[:width] for frame in frames], np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: Frames hold something else than numbers ({error}).") from error
 
 
@@ -126,7 +127,7 @@ def _with_toes(clip: Clip, field: Mapping[str, Floats], robot: Robot) -> Clip:
     """Check the toes against the robot's feet, in whichever frame they fit better.
 
     The toe is a fixed point of the foot; in the right frame it stays at one place there. Where
-    neither fits, the joint angles do not belong to this robot.
+    neither fits, that is noted: the joint angles may belong to another robot.
     """
     names = ("left_toe_pos", "right_toe_pos")
     if any(n not in field for n in names) or len(robot.feet) != 2:

@@ -33,17 +33,22 @@ def read(path: Path, robot: Robot, said: Said) -> list[Clip]:
     joints = (
         tuple(str(n) for n in found["joint_names"].reshape(-1)) if "joint_names" in found else ()
     )
-    joints = joints or said.joints or robot.joints
+    joints = said.joints or joints or robot.joints
     roots = {
         "root_pos": found["body_pos_w"][:, 0], "root_quat": found["body_quat_w"][:, 0],
         "joint_pos": found["joint_pos"],
     }  # fmt: skip
     motion_file.check_shapes(str(path), roots, len(joints))
     claimed = found.get("body_ang_vel_w")
+    if claimed is not None and claimed.shape != found["body_pos_w"].shape:
+        raise DataError(
+            f"{path}: body_ang_vel_w has shape {claimed.shape}; that of body_pos_w, "
+            f"{found['body_pos_w'].shape}, was expected."
+        )
     return [
         Clip(
             path.stem, float(found["fps"].reshape(-1)[0]), joints, roots["root_pos"],
             roots["root_quat"], roots["joint_pos"], source=path.name,
-            claimed=claimed[:, 0] if claimed is not None and claimed.ndim == 3 else None,
+            claimed=None if claimed is None else claimed[:, 0],
         )
     ]  # fmt: skip

@@ -69,6 +69,8 @@ def _command(where: str, name: str) -> tuple[float, float, float]:
         dx, dy, turn = (float(p) for p in parts)
     except ValueError:
         raise DataError(f"{where}: a command is dx_dy_dtheta, three numbers.") from None
+    if not all(map(math.isfinite, (dx, dy, turn))):
+        raise DataError(f"{where}: a command is dx_dy_dtheta, three finite numbers.")
     return dx, dy, turn
 
 

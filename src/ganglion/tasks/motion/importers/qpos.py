@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ganglion.core.errors import DataError, SettingsError
 from ganglion.tasks.motion import archive
 from ganglion.tasks.motion.clip import Clip
@@ -23,8 +25,8 @@ def read(path: Path, robot: Robot, said: Said) -> list[Clip]:
     """Read one file; columns are x, y, z, the quaternion (w, x, y, z), then the joints."""
     optional = {**dict.fromkeys(_RATES, "fiu"), "joint_names": "U"}
     found = archive.read(path, {"qpos": "fiu"}, optional)
-    names = found.get("joint_names")
-    joints = said.joints or (robot.joints if names is None else tuple(str(n) for n in names))
+    named = tuple(str(n) for n in found.get("joint_names", np.zeros(0)).reshape(-1))
+    joints = said.joints or named or robot.joints
     table = found["qpos"]
     if table.ndim != 2 or table.shape[1] != 7 + len(joints):
         raise DataError(
