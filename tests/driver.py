@@ -35,6 +35,9 @@ class Notebook(Quiet):
         with self._path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
+    def warn(self, text: str) -> None:
+        self.say(text)
+
 
 def said(run: Run) -> str:
     path = run.folder.with_suffix(".said")

@@ -21,13 +21,14 @@ class Console(Protocol):
     def trained(self, step: int, total: int, metrics: Metrics, rate: float) -> None: ...
     def judged(self, step: int, total: int, metrics: Metrics, new_best: bool) -> None: ...
     def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def stage(self, text: str) -> None: ...
     def counting(self, what: str) -> Counter: ...
     def close(self) -> None: ...
 
 
 class Quiet:
-    """Show nothing but what a person must know (events: `say`)."""
+    """Show nothing but what a person must do something about (`warn`)."""
 
     def trained(self, step: int, total: int, metrics: Metrics, rate: float) -> None:
         """Show nothing."""
@@ -37,6 +38,10 @@ class Quiet:
 
     def say(self, text: str) -> None:
         """Show nothing; the event is in metrics.jsonl."""
+
+    def warn(self, text: str) -> None:
+        """Write one line."""
+        _write(text)
 
     def stage(self, text: str) -> None:
         """Show nothing."""
@@ -71,6 +76,10 @@ class Plain:
         _write("  ".join(parts).rstrip())
 
     def say(self, text: str) -> None:
+        """Write one line."""
+        _write(text)
+
+    def warn(self, text: str) -> None:
         """Write one line."""
         _write(text)
 
@@ -127,6 +136,10 @@ class Rich:
         self._print(f"step {step:>{len(str(total))}}/{total}  {'  '.join(parts)}{mark}")
 
     def say(self, text: str) -> None:
+        """Write one line above the bar."""
+        self._print(text)
+
+    def warn(self, text: str) -> None:
         """Write one line above the bar."""
         self._print(text)
 

@@ -2,12 +2,14 @@
 
 A task may offer `importers` (format -> function from a path to arrays), `formats` (format ->
 function that writes arrays to a path), `check(arrays)` (raises DataError or returns sentences),
-`import_settings` (dotted settings that imported data imply) and `draw`.
+`import_settings` (dotted settings that imported data imply), `groups(arrays)` (a number for each
+row; rows of one number belong into one split) and `draw`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +84,28 @@ def _nonfinite(where: str, arrays: Arrays) -> Iterator[str]:
 def _own_faults(found: Dataset, layers: Layers) -> list[str]:
     cfg = settings_of(found, layers)
     made = registry.make(found.task, cfg)
-    faults = []
+    faults, groups = [], {}
     for split in found.card["splits"]:
         try:
             arrays = found.split(split)
         except DataError:
             continue  # said already
-        faults += _task_faults(made, arrays, f"{found.folder}/{split}")
-    return faults
+        own = _task_faults(made, arrays, f"{found.folder}/{split}")
+        faults += own
+        if hasattr(made, "groups") and not own:
+            groups[split] = made.groups(arrays)
+    return [*faults, *_shared(found.folder, groups)]
+
+
+def _shared(folder: Path, groups: Mapping[str, Array]) -> Iterator[str]:
+    """Yield one sentence for each pair of splits that share what should be in one."""
+    for one, other in combinations(groups, 2):
+        both = np.isin(groups[other], groups[one])
+        if both.any():
+            yield (
+                f"{folder}: {int(both.sum()):,} of {len(both):,} rows of {other} are in {one} too, "
+                "but for what the task takes as equal; import the data again."
+            )
 
 
 def _task_faults(made: Task, arrays: Arrays, where: str) -> list[str]:
@@ -209,7 +225,8 @@ def import_file(
     target = out or home / "datasets" / task / f"import_{digest[:16]}"
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SettingsError(f"{target} exists already; choose another --out.")
-    splits = _split(arrays, shares, seed)
+    groups = made.groups(arrays) if hasattr(made, "groups") else None
+    splits = _split(arrays, shares, seed, groups)
     counts = {name: len(next(iter(part.values()))) for name, part in splits.items()}
     recipe = Recipe(task, cfg.world(), counts, seed, max(counts.values()))
     files.ensure_writable(target)
@@ -217,19 +234,37 @@ def import_file(
     return dataset.write_arrays(target, splits, recipe, imported=source)
 
 
-def _split(arrays: Arrays, shares: Mapping[str, float], seed: int) -> dict[str, dict[str, Array]]:
+def _split(
+    arrays: Arrays, shares: Mapping[str, float], seed: int, groups: Array | None = None
+) -> dict[str, dict[str, Array]]:
+    """Return the rows by split; those of one group go together, into the split of its first."""
     rows = len(next(iter(arrays.values())))
     order = seeds.rng(seed, "import").permutation(rows) if len(shares) > 1 else np.arange(rows)
     ends = np.round(np.cumsum(list(shares.values())) * rows).astype(int).tolist()
+    if groups is not None and len(shares) > 1:
+        order, ends = _together(order, ends, groups)
     splits = {}
     for name, begin, end in zip(shares, [0, *ends[:-1]], ends, strict=True):
         if begin == end:
+            kinds = "" if groups is None else f" of {len(np.unique(groups))} different ones"
             raise SettingsError(
-                f"{rows} rows leave none for the split {name!r}; change --fractions or give "
+                f"{rows} rows{kinds} leave none for the split {name!r}; change --fractions or give "
                 "--split."
             )
         splits[name] = {key: array[np.sort(order[begin:end])] for key, array in arrays.items()}
     return splits
+
+
+def _together(order: Array, ends: list[int], groups: Array) -> tuple[Array, list[int]]:
+    """Return an order in which rows of one group follow each other, and ends between groups."""
+    names, first = np.unique(groups[order], return_index=True)
+    place = np.empty(len(names), np.int64)
+    place[np.argsort(first)] = np.arange(len(names))  # groups as their first rows come
+    rank = place[np.searchsorted(names, groups[order])]
+    order, rank = order[np.argsort(rank, kind="stable")], np.sort(rank, kind="stable")
+    borders = np.append(np.flatnonzero(np.diff(rank)) + 1, len(order))
+    return order, [int(borders[np.abs(borders - end).argmin()]) if end < len(order) else end
+                   for end in ends]  # fmt: skip
 
 
 def export_file(path: Path, format: str | None, out: Path, split: str, layers: Layers) -> Path:
@@ -255,6 +290,8 @@ def _read_foreign(
     path: Path, task: str | None, format: str | None, layers: Layers
 ) -> tuple[Task, TaskSettings, Arrays, list[str]]:
     """Read a foreign file by one of the task's importers: task, settings, arrays, faults."""
+    if not path.is_file():
+        raise SettingsError(f"{path} is no file that can be read as a whole.")
     if task is None:
         raise SettingsError(f"{path} is no dataset folder; say whose format it is with --task T.")
     cfg = registry.resolve(task, None, layers)

@@ -264,8 +264,10 @@ def _export_verdict(made: Exported, found: Efficiency, cfg: TaskSettings) -> dic
 
 
 def _worst(task: Task, nominal: Scenario) -> list[dict[str, Any]]:
-    ours = nominal.scored[0]
-    found = []
+    ours, found = nominal.scored[0], []
+    column = np.asarray(ours.rows[task.goal.name], np.float64)
+    if np.unique(column[np.isfinite(column)]).size < 2:  # none is worse than another
+        return []
     for case in metrics.worst(ours.rows, task.goal, WORST):
         figures = {m.name: metrics.of_case(ours.rows, m, int(case)) for m in task.metrics}
         # bytes are codes or packed bits: nothing that a person reads

@@ -221,6 +221,9 @@ def test_slower_than_estimated_names_the_limit(limit: str, remedy: str) -> None:
     assert f"{limit} 80 %" in found[0].seen
     assert any(remedy in a for a in found[0].advice)
     assert names(curves(), seconds=60.0, estimated_seconds=50.0) == []
+    allowed = {**facts, "accepts": lambda flat: "train.compile" not in flat}
+    advice = diagnose(curves(), SETTINGS, allowed)[0].advice
+    assert not any("train.compile" in a for a in advice)  # the run would refuse it
 
 
 def test_a_run_that_went_on_for_nothing_could_stop_earlier() -> None:

@@ -69,7 +69,10 @@ def export(args: Namespace) -> int:
     write(f"{result['path']}  {size(result.get('bytes') or 0)}")
     if result.get("parity"):
         worst = number(result["parity"]["max_abs"])
-        write(f"largest difference to the trained policy: {worst}, in an output's own unit")
+        write(
+            f"largest difference to the trained policy: {worst} (of numbers in an output's own "
+            "unit; of choices, the share that differs)"
+        )
         if result["precision"] != "fp32":
             _aside(
                 args, "This file is not held to a tolerance; `ganglion evaluate "

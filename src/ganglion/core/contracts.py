@@ -168,8 +168,8 @@ class Task(Protocol):
 
     `settings` is the resolved settings object it was built from. Optional attributes that generic
     code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
-    inputs of role "steps" get), `units` of the data, `check`, `importers`, `formats` (data in and
-    out), `exporters` (name -> function(policy, path, card): policy files for other runtimes),
+    inputs of role "steps" get), `units` of the data, `check`, `groups`, `importers`, `formats`
+    (data in and out), `exporters` (name -> function(policy, path, card): policy files of others),
     `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
     (figures of both in closed loop; ExportError where they differ), `kept()` (file name -> bytes
     that a run keeps: what was read and what it was made into), `about` (JSON for the policy card),

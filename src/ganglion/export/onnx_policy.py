@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from ganglion.core.contracts import Array, Arrays, Signature
 from ganglion.core.errors import DataError
 from ganglion.export.inputs import check
 from ganglion.export.inspection import Inspection, Limits, inspect_bytes, read
+
+
+class StoppedError(DataError):
+    """A run that was ended from outside, as it took too long."""
 
 
 class OnnxPolicy:
@@ -74,9 +79,16 @@ class OnnxPolicy:
     def act(self, inputs: Arrays) -> dict[str, Array]:
         """Answer one batch. Declared ranges are left to the server (`inputs.check`), but for steps.
 
-        Raises SettingsError where the inputs do not fit the signature.
+        Numbers of steps may be left out where the policy card has them. Raises SettingsError where
+        the inputs do not fit the signature.
         """
-        return self.run(check(inputs, self.signature, ranges=False))
+        known: Mapping[str, Any] = self.card.get("steps") or {}
+        left_out = {
+            name: np.array([known[name]])
+            for name, spec in self.signature.inputs.items()
+            if spec.role == "steps" and name not in inputs and name in known
+        }
+        return self.run(check({**inputs, **left_out}, self.signature, ranges=False))
 
     def run(self, feeds: dict[str, Array], options: Any = None) -> dict[str, Array]:
         """Answer a batch that was checked before: the raw run, nothing around it.
@@ -86,6 +98,8 @@ class OnnxPolicy:
         try:
             answers = self.session.run(self._outputs, feeds, options)
         except _Failures as problem:
+            if options is not None and options.terminate:
+                raise StoppedError("The policy was stopped.") from None
             raise DataError(f"The exported policy failed on this input: {_line(problem)}") from None
         return dict(zip(self._outputs, answers, strict=True))
 

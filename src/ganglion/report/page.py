@@ -280,6 +280,8 @@ def _provenance(run: Json) -> list[tuple[str, Any]]:
     manifest = {k: v for k, v in (run.get("manifest") or {}).items() if k not in record}
     first = {k: manifest[k] for k in _FIRST if k in manifest}
     merged = {**first, **{k: v for k, v in manifest.items() if k not in first}, **record}
+    if "created" in merged:
+        merged["created"] = numbers.moment(merged["created"])
     if isinstance(merged.get("command"), list):
         merged["command"] = " ".join(str(part) for part in merged["command"])
     return list(flatten(merged).items())

@@ -18,6 +18,7 @@ import onnxruntime
 
 from ganglion.core.contracts import Array, Arrays
 from ganglion.core.errors import DataError
+from ganglion.export.onnx_policy import StoppedError
 from ganglion.serve.metrics import ROWS, SECONDS, Metrics, labels
 from ganglion.serve.models import Model
 from ganglion.serve.problems import Problem, busy, unfit
@@ -166,7 +167,13 @@ class Batcher:
     def _fail(self, batch: list[Waiting], problem: DataError) -> None:
         """ONNX Runtime refused a run: try each ask alone, so that only the guilty one suffers."""
         for ask, future in batch:
-            if len(batch) == 1:
+            if len(batch) == 1 and isinstance(problem, StoppedError):
+                said = (
+                    f"The policy takes more than {self._limits.run_s:g} s for this; ask for fewer "
+                    "steps or less at a time."
+                )
+                _refuse(future, Problem(503, "too_long", said))
+            elif len(batch) == 1:
                 _refuse(future, Problem(422, "failed", str(problem)))
             else:
                 ask.key = object()

@@ -26,6 +26,7 @@ class Console(Protocol):
     def trained(self, step: int, total: int, metrics: Metrics, rate: float) -> None: ...
     def judged(self, step: int, total: int, metrics: Metrics, new_best: bool) -> None: ...
     def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,14 @@ class RunJournal:
                 ) from error
             return _size(state)
         if self._failed_saves >= PATIENCE:
-            self._console.say("There is room again; training goes on.")
+            self._console.warn("There is room again; training goes on.")
         self._failed_saves = 0
         return None
 
     def _pause(self, need: int) -> None:
         text = f"disk full, need {need / 1e6:.1f} MB"
         if self._failed_saves == PATIENCE or self._failed_saves % 60 == 0:
-            self._console.say(f"Paused: {text}. Free some space and it goes on by itself.")
+            self._console.warn(f"Paused: {text}. Free some space and it goes on by itself.")
         self._set("blocked", message=text)
         for _ in range(10):
             time.sleep(0.1)

@@ -20,6 +20,16 @@ from ganglion.train.settings import (
 
 MOST_TRIPS = 10_000  # of the exported Loop, `stride` steps each
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+PoolSide = Annotated[int, Field(ge=4, le=128)]
+Stay = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+def _need_rising(name: str, pair: tuple[float, float]) -> None:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{name}={list(pair)}: the smaller number comes first")
+
+
 _SIDE = "Cells {}. The policies wave and trm need no other training for other sizes."
 
 
@@ -68,8 +78,13 @@ class RoomsSettings(MapSettings):
     """Rooms with doors."""
 
     kind: Literal["rooms"] = "rooms"
-    sides: tuple[int, int] = setting((3, 7), "Least and greatest side of a room.", unit="cells")
+    sides: tuple[Side, Side] = setting((3, 7), "Least and greatest side of a room.", unit="cells")
     doors: float = setting(0.3, "Probability of a door between two neighbours.", ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _rises(self) -> RoomsSettings:
+        _need_rising("problem.sides", self.sides)
+        return self
 
     def options(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
         return {"sides": self.sides, "doors": self.doors}
@@ -86,6 +101,12 @@ class MazeSettings(MapSettings):
     openings: tuple[Share, Share] = setting(
         (0.0, 0.0), "Least and greatest share of all walls between corridors that are opened."
     )
+
+    @model_validator(mode="after")
+    def _rises(self) -> MazeSettings:
+        _need_rising("problem.braid", self.braid)
+        _need_rising("problem.openings", self.openings)
+        return self
 
     def options(self, count: int, rng: np.random.Generator) -> dict[str, Any]:
         braid, openings = (rng.uniform(*share, count) for share in (self.braid, self.openings))
@@ -196,7 +217,9 @@ class PoolSettings(Settings):
     A step uses train.batch_size slots of the larger side, twice as many of the smaller.
     """
 
-    sides: tuple[int, int] = setting((9, 16), "The two sizes of training maps.", unit="cells")
+    sides: tuple[PoolSide, PoolSide] = setting(
+        (9, 16), "The two sizes of training maps.", unit="cells"
+    )
     large_from: float = setting(
         0.4, "Share of the run after which larger maps join. Earlier costs time.", ge=0.0, le=1.0
     )
@@ -206,7 +229,9 @@ class PoolSettings(Settings):
     cycles: int = setting(
         10, "Cycles of back-propagation in an update. More see farther and cost time.", ge=1, le=64
     )
-    supervised: int = setting(5, "Of those, how many have a loss; the last one always.", ge=1)
+    supervised: int = setting(
+        5, "Of those, how many have a loss (at most all); the last one always.", ge=1
+    )
     lag: int = setting(
         2, "Cells around the wave's front that have no loss: what is nearer to the goal must be "
         "known, what is farther must be UNKNOWN.", unit="cells", ge=0, le=64,
@@ -215,7 +240,7 @@ class PoolSettings(Settings):
         0.02, "Standard deviation of what is added to half of the carried latents, so that what "
         "is settled heals.", ge=0.0, le=1.0,
     )  # fmt: skip
-    stay: tuple[float, float] = setting(
+    stay: tuple[Stay, Stay] = setting(
         (0.2, 1.5), "A slot keeps its map for 4 steps and between this many times the steps that "
         "its wave needs. Short stays show more maps, and more goals."
     )  # fmt: skip
@@ -230,13 +255,19 @@ class PoolSettings(Settings):
         "optimal", "What is learned: all optimal moves in equal parts, or the one that A* takes."
     )
 
+    @model_validator(mode="after")
+    def _fits(self) -> PoolSettings:
+        _need_rising("pool.sides", self.sides)
+        _need_rising("pool.stay", self.stay)
+        return self
+
 
 class EvaluationSettings(Settings):
     """How a policy is tried; never part of the data."""
 
     steps: int | None = setting(
-        None, "Most recursion steps; none: by size and kind of the maps, enough for any of them.",
-        ge=1, le=80_000,
+        None, "Most recursion steps; none: by size and kind of the maps, for imported ones as many "
+        "as they have cells.", ge=1, le=80_000,
     )  # fmt: skip
     factor: float = setting(
         1.0, "Factor on the steps: what is known must stay known.", gt=0.0, le=16.0
@@ -249,7 +280,7 @@ class Config(TaskSettings):
     presets: ClassVar[Mapping[str, str]] = {
         "quick": "a first policy in two CPU-minutes, report included",
         "standard": "the recommended training, five CPU-minutes",
-        "max": "seven CPU-minutes, for the largest maps",
+        "max": "six CPU-minutes, for the largest maps",
         "puzzles": "the same training on crops of 1,000 hard mazes only",
         "trm": "the tiny recursive model with two latents and gated convolutions",
         "recipe1": "the original guide's quick recipe: mixer, 5,000 states",
@@ -276,6 +307,8 @@ class Config(TaskSettings):
     def _fits(self) -> Config:
         if isinstance(self.model, RecurrentSettings):
             self._recurs(self.model)
+        elif self.model.augment and self.problem.height != self.problem.width:
+            raise ValueError("model.augment turns maps, so they must be square")
         return self
 
     def _recurs(self, model: RecurrentSettings) -> None:
@@ -291,8 +324,10 @@ class Config(TaskSettings):
                 f"model.positions={model.positions} is for model.mixing=attention, which "
                 f"model.mixing={model.mixing} is not"
             )
-        if self.pool.sides[0] > self.pool.sides[1]:
-            raise ValueError(f"pool.sides are {self.pool.sides}; the smaller comes first")
+        if model.mixing == "attention" and model.dim % 16:
+            raise ValueError(
+                f"model.mixing=attention needs a multiple of 16 for model.dim, not {model.dim}"
+            )
 
     @property
     def one_size(self) -> bool:
@@ -302,10 +337,14 @@ class Config(TaskSettings):
 
     @property
     def steps(self) -> int | None:
-        """Most recursion steps that a policy is called with; None for one that takes none."""
+        """Most recursion steps that a policy is called with; None for one that takes none.
+
+        Imported maps are of any kind: no way is longer than they have cells.
+        """
         if isinstance(self.model, MixerSettings):
             return None
-        cells = self.evaluation.steps or self.problem.steps
+        imported = self.problem.height * self.problem.width if self.labels == "imported" else None
+        cells = self.evaluation.steps or imported or self.problem.steps
         return max(1, round(cells * self.evaluation.factor))
 
     def world(self) -> dict[str, Any]:

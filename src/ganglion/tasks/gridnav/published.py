@@ -99,9 +99,13 @@ def _need_columns(path: Path, names: object) -> None:
 def _codes(path: Path, name: str, strings: list[str], side: int) -> Array:
     for number, text in enumerate(strings, start=1):
         if len(text) != side * side:
+            wanted = (
+                f"{side} x {side} were expected, as in row 1"
+                if number > 1 or name == "answer"
+                else "a square number was expected"
+            )
             raise DataError(
-                f"{path}, row {number}: its {name} has {len(text)} characters; {side} x {side} "
-                "were expected, as in row 1."
+                f"{path}, row {number}: its {name} has {len(text)} characters; {wanted}."
             )
     codes = np.frombuffer("".join(strings).encode("ascii"), np.uint8)
     codes = codes.reshape(len(strings), side, side)

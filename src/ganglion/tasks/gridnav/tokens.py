@@ -7,7 +7,7 @@ robot's row and column and the goal's row and column, each + 3.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from ganglion.core.errors import DataError
 from ganglion.tasks.gridnav.grids import Bools, Ints
 
 _FREE, _WALL, _OFFSET = 1, 2, 3
-VOCABULARY: Final = 256  # of the original's model
 
 
 def encode(free: Bools, start: Ints, goal: Ints) -> Ints:

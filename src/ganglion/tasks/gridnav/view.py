@@ -23,8 +23,8 @@ COLOURS = ("#2563eb", "#d9480f", "#0f766e", "#9333ea", "#b45309", "#be185d")
 WALL, FLOOR, WRONG, LOST = "#b8c2cc", "#ffffff", "#fdd0b5", "#d9efea"
 CAPTIONS: Final[Mapping[str, str]] = {
     "paths": "Six maps from short ways to long ones: the policy blue, a shortest path dashed.",
-    "field": "The policy's move in every cell: blue optimal, orange not, grey where it says that "
-    "there is no way.",
+    "field": "The policy's move in every cell: blue optimal, orange not, pale green where it says "
+    "that there is no way.",
     "failures": "Where the policy fails: cells whose move is not optimal are orange, and the blue "
     "way is that from the failing start whose way is longest.",
     "distance": "Starts that arrive by their distance to the goal, beside a walk towards the goal.",
