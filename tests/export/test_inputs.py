@@ -157,3 +157,27 @@ def test_what_a_caller_may_leave_out_is_filled() -> None:
 def test_outputs_are_checked_too(outputs: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_outputs(outputs, FLAT, 2)
+
+
+ONE_HOT = Signature({"goal": TensorSpec(("h", "w"), low=0.0, high=1.0, one_hot=True)}, {})
+
+
+def test_one_hot_inputs_are_drawn_with_their_one_anywhere() -> None:
+    drawn = draw(ONE_HOT, 200, rng(0, "one hot"), {"h": 3, "w": 4})["goal"]
+    assert drawn.shape == (200, 3, 4)
+    assert (drawn.sum((1, 2)) == 1.0).all()
+    assert len(np.unique(drawn.reshape(200, -1).argmax(1))) == 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[[0, 1], [0, 0]], [[0, 1], [1, 0]]], "has 2 entries that are not 0 in row 1; exactly"),
+        ([[[0, 0], [0, 0]]], "has 0 entries that are not 0 in row 0"),
+        ([[[0, 0.5], [0, 0]]], "has 1 entries that are not 0 in row 0; exactly one entry is 1"),
+    ],
+)
+def test_what_is_not_one_hot_is_refused_where_ranges_count(rows: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        check({"goal": rows}, ONE_HOT)
+    assert check({"goal": rows}, ONE_HOT, ranges=False)["goal"].shape == np.shape(rows)

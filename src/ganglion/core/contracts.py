@@ -24,7 +24,8 @@ class TensorSpec:
     unit is SI, "1" where there is none. low and high are the declared range, checked by server and
     client. labels name the components of the last axis. role says who fills the array: the caller
     ("data"), a noise source ("normal", "uniform"), the last call's output ("state"), or a setting
-    ("steps", a number of recursion or solver steps).
+    ("steps", a number of recursion or solver steps). one_hot says that of each row exactly one
+    entry is 1 and the others are 0.
     """
 
     shape: tuple[int | str, ...]
@@ -35,6 +36,7 @@ class TensorSpec:
     labels: tuple[str, ...] = ()
     role: Role = "data"
     batched: bool = True
+    one_hot: bool = False
 
 
 @dataclass(frozen=True)

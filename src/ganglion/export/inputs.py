@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ganglion.core.contracts import Array, Arrays, Signature, TensorSpec
 from ganglion.core.errors import DataError, SettingsError, unknown
@@ -77,7 +78,8 @@ def draw(
     Each row of each float input is plain (uniform in the declared range, else standard normal),
     zeros, all low, all high, tiny (1e-6) or a corner of the range; where no range is declared, low
     and high are -1e3 and 1e3 (-4 and 4 for normal noise). One row in ten repeats the one before.
-    Integers without a range are 0 or 1; steps are 1 to high. `sizes` gives the named axes.
+    Integers without a range are 0 or 1; steps are 1 to high; one-hot rows have their 1 anywhere.
+    `sizes` gives the named axes.
     """
     axes = {BATCH: batch, **dict(sizes or {})}
     repeated = np.flatnonzero(rng.random(batch) < 0.1)
@@ -213,6 +215,25 @@ def _check_values(name: str, array: Array, spec: TensorSpec, ranges: bool) -> No
             f"Input {name!r} is {most} at {_first(array == most)}; "
             f"its high is {high:g}{_unit(spec)}."
         )
+    if spec.one_hot:
+        _check_one_hot(name, array, spec.batched)
+
+
+def one_hot(array: Array, batched: bool) -> NDArray[np.bool_]:
+    """Say of each row (of the whole where not `batched`) whether one entry is 1, the rest 0."""
+    rows = array.reshape(len(array) if batched else 1, -1)
+    found: NDArray[np.bool_] = ((rows == 0.0) | (rows == 1.0)).all(1) & (rows.sum(1) == 1.0)
+    return found
+
+
+def _check_one_hot(name: str, array: Array, batched: bool) -> None:
+    fine = one_hot(array, batched)
+    if not fine.all():
+        row, rows = int(np.argmin(fine)), array.reshape(len(fine), -1)
+        raise SettingsError(
+            f"Input {name!r} has {int((rows[row] != 0.0).sum())} entries that are not 0 in row "
+            f"{row}; exactly one entry is 1."
+        )
 
 
 def _unit(spec: TensorSpec) -> str:
@@ -232,6 +253,8 @@ def _draw_one(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator
         return np.asarray(rng.integers(least, most + 1, shape)).astype(spec.dtype)
     rows = shape[0] if spec.batched else 1
     flat = (rows, int(np.prod(shape[1:] if spec.batched else shape)))
+    if spec.one_hot:
+        return np.eye(flat[1], dtype=spec.dtype)[rng.integers(flat[1], size=rows)].reshape(shape)
     low, high = _bounds(spec)
     if spec.role == "uniform":
         low, high = 0.0 if low is None else low, 1.0 if high is None else high

@@ -51,6 +51,7 @@ class _Column:
     dtype: Any
     low: float
     high: float
+    one_hot: bool
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,8 @@ class Reader:
                 least, most = _extremes(array)
                 if not (column.low <= least and most <= column.high):
                     return None
+                if column.one_hot and not inputs.one_hot(array, column.batched).all():
+                    return None
             feeds[name] = array if array.dtype == column.dtype else array.astype(column.dtype)
         return feeds
 
@@ -247,9 +250,9 @@ class Reader:
             try:
                 inputs.check({name: array}, self._plan.alone[name])
             except SettingsError as problem:
-                if not self._clip:
-                    raise unfit(str(problem)) from None
                 spec = self._specs[name]
+                if not self._clip or spec.one_hot:
+                    raise unfit(str(problem)) from None
                 arrays[name] = np.clip(array, spec.low, spec.high).astype(spec.dtype)
                 clipped.append(name)
         ask.arrays, ask.clipped = arrays, tuple(clipped)
@@ -306,7 +309,7 @@ def _column(name: str, spec: TensorSpec) -> _Column:
     low = 1.0 if spec.role == "steps" and spec.low is None else spec.low
     low = least if low is None else max(least, float(np.float32(low)))
     high = most if spec.high is None else min(most, float(np.float32(spec.high)))
-    return _Column(name, spec.batched, dtype, low, high)
+    return _Column(name, spec.batched, dtype, low, high, spec.one_hot)
 
 
 def _extremes(array: Array) -> tuple[float, float]:

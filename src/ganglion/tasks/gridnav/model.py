@@ -5,6 +5,8 @@ Shapes: B maps, H x W cells, D channels, L = H * W.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
@@ -160,8 +162,7 @@ def _fixed(open_sides: Signature, problem: MapSettings) -> Signature:
 
     def one(spec: TensorSpec) -> TensorSpec:
         shape = tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
-        return TensorSpec(shape, spec.dtype, spec.unit, spec.low, spec.high, spec.labels,
-                          spec.role, spec.batched)  # fmt: skip
+        return replace(spec, shape=shape)
 
     return Signature(
         {name: one(spec) for name, spec in open_sides.inputs.items()},

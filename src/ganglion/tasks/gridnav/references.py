@@ -13,7 +13,7 @@ from ganglion.tasks.gridnav.grids import STAY, STEPS, UNKNOWN, Bools, Ints
 
 GRID = ("height", "width")
 FREE = TensorSpec(GRID, low=0.0, high=1.0)  # 1 where free
-GOAL = TensorSpec(GRID, low=0.0, high=1.0)  # 1 at the goal, 0 elsewhere
+GOAL = TensorSpec(GRID, low=0.0, high=1.0, one_hot=True)  # 1 at the goal, 0 elsewhere
 MOVES = TensorSpec(GRID, "int64", low=0, high=5)  # UP DOWN LEFT RIGHT STAY UNKNOWN
 
 
