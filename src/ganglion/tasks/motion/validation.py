@@ -220,9 +220,10 @@ def _feet(clip: Clip, robot: Robot, limits: Limits) -> tuple[dict[str, float], l
     upright = rotations.up(clip.root_quat)[:, 2]
     found = []
     if np.median(upright) < 0.3:
+        frame = int(np.argmax(upright < 0.3))
         found.append(_error(
-            "upright", clip, ", frame 0", "the root lies on its side (up is "
-            f"{upright[0]:.2f}); quaternions are (w, x, y, z).",
+            "upright", clip, f", frame {frame}", "the root lies on its side, as in most frames (up "
+            f"is {upright[frame]:.2f}); quaternions are (w, x, y, z).",
         ))  # fmt: skip
     elif upright.min() < FALLEN:
         frame = int(np.argmax(upright < FALLEN))
