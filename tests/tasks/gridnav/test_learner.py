@@ -19,6 +19,8 @@ from ganglion.tasks.gridnav.task import GridNav
 from ganglion.tasks.gridnav.training_maps import BLOCK, Crops, FreshMaps
 from ganglion.train import checkpoint
 
+from .drawn import drawn
+
 torch.set_num_threads(1)
 
 
@@ -48,6 +50,21 @@ def test_fresh_maps_of_the_judged_size_are_never_those_of_other_splits() -> None
     assert packing.belongs(free, "train").all()
     loose, _ = FreshMaps(seed=0, judged=(8, 8)).block(9, 0)
     assert not packing.belongs(loose, "train").all()
+
+
+def test_a_share_of_goals_lies_in_pockets() -> None:
+    free = drawn("..#", "#.#", "#.#")  # its two ends have one free neighbour each
+    assert np.argwhere(maps.pockets(free)[0]).tolist() == [[0, 0], [2, 1]]
+    plain, some, all_ = (FreshMaps(2, None, share).block(9, 0) for share in (0.0, 0.25, 1.0))
+    assert (plain[0] == some[0]).all()
+    assert (plain[0] == all_[0]).all()
+    pocket = maps.pockets(plain[0])
+    rows = np.arange(BLOCK)
+    inside = [pocket[rows, goal[:, 0], goal[:, 1]] for _, goal in (plain, some, all_)]
+    assert (inside[2] == pocket.any((1, 2))).all()
+    moved = (plain[1] != some[1]).any(1)
+    assert inside[1][moved].all()
+    assert 0.12 < moved.mean() < 0.28
 
 
 def test_crops_are_windows_of_the_maps_under_some_symmetry() -> None:

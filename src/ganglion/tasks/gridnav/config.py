@@ -244,6 +244,10 @@ class PoolSettings(Settings):
         (0.2, 1.5), "A slot keeps its map for 4 steps and between this many times the steps that "
         "its wave needs. Short stays show more maps, and more goals."
     )  # fmt: skip
+    pockets: float = setting(
+        0.0, "Share of the fresh maps whose goal is in a pocket, a cell with one free neighbour: "
+        "rare among random walls, and an error there ends all ways.", ge=0.0, le=1.0,
+    )  # fmt: skip
     near: float = setting(
         8.0, "Weight of a cell's loss besides 1, over 1 + its distance to the goal: an error next "
         "to the goal ends all ways.", ge=0.0, le=100.0,
@@ -364,6 +368,8 @@ class Config(TaskSettings):
         layer: dict[str, Any] = {"model": {"kind": kind}, "train": train}
         if kind == "trm":
             layer["pool"] = {"cycles": 5}  # each carries a wave two cells
+        elif name in ("standard", "max"):
+            layer["pool"] = {"pockets": 0.25}
         if name == "puzzles":
             layer["problem"] = {"kind": "hard"}
             layer["data"] = {"fresh": False, "train": 1_000, "validation": 30, "test": 100}

@@ -41,7 +41,7 @@ def _slots(task: GridNav, data: Arrays | None, device: str, seed: int, ranks: Ra
     pool = cfg.pool
     if net.mixing == "mlp" or net.positions == "learned":
         pool = pool.model_copy(update={"sides": (height, height)})
-    source: Source = FreshMaps(seed, (height, width))
+    source: Source = FreshMaps(seed, (height, width), pool.pockets)
     if data is not None:
         most = min(height, width)
         pool = pool.model_copy(update={"sides": tuple(min(s, most) for s in pool.sides)})

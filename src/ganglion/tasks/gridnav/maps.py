@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ganglion.core.errors import DataError, SettingsError, unknown
 from ganglion.tasks.gridnav import mazes, paths
-from ganglion.tasks.gridnav.grids import Bools, Distances, Ints
+from ganglion.tasks.gridnav.grids import STAY, STEPS, Bools, Distances, Ints
 
 Kind = Literal["density", "rooms", "maze", "mixed", "hard"]
 Variant = Literal["perfect", "braided", "walls"]
@@ -90,6 +90,17 @@ def draw_cases(
 def draw_goals(free: Bools, rng: np.random.Generator) -> Ints:
     """Return a goal per map, (B, 2), uniform among its free cells; DataError where none is."""
     return _pick(free, rng, "free cell for the goal")
+
+
+def pockets(free: Bools) -> Bools:
+    """Say which free cells (B, H, W) have exactly one free neighbour."""
+    height, width = free.shape[1:]
+    padded = np.pad(free, ((0, 0), (1, 1), (1, 1))).astype(np.int8)
+    beside = sum(
+        padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        for down, right in STEPS[:STAY]
+    )
+    return np.asarray(free & (beside == 1))
 
 
 def draw_starts(distance: Distances, rng: np.random.Generator, over: int = 0) -> Ints:

@@ -29,11 +29,14 @@ class Source(Protocol):
 class FreshMaps:
     """Maps of kind `mixed`, with goals uniform among the free cells.
 
-    Those of the size that policies are judged on are kept to the training half of all maps.
+    Those of the size that policies are judged on are kept to the training half of all maps. Of the
+    share `pockets` of the maps, the goal is in a pocket where there is one: a cell with one free
+    neighbour.
     """
 
     seed: int
     judged: tuple[int, int] | None = None  # size of the maps of validation and test
+    pockets: float = 0.0
 
     def block(self, side: int, number: int) -> tuple[Bools, Ints]:
         rng = seeds.rng(self.seed, "maps", side, number)
@@ -43,7 +46,12 @@ class FreshMaps:
             if not others.size:
                 break
             free[others] = maps.draw("mixed", len(others), side, side, rng)
-        return free, maps.draw_goals(free, rng)
+        goal = maps.draw_goals(free, rng)
+        if self.pockets:
+            pocket = maps.pockets(free)
+            chosen = np.flatnonzero(pocket.any((1, 2)) & (rng.random(BLOCK) < self.pockets))
+            goal[chosen] = maps.draw_goals(pocket[chosen], rng)
+        return free, goal
 
 
 @dataclass(frozen=True)
