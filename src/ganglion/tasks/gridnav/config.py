@@ -301,7 +301,7 @@ class Config(TaskSettings):
     pool: PoolSettings = PoolSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings(fresh=True, validation=500, test=500, shard=500)
-    train: TrainSettings = TrainSettings(steps=7_500, batch_size=16, ema=0.9985)
+    train: TrainSettings = TrainSettings(steps=4_500, batch_size=16, ema=0.9975)
     optim: OptimSettings = OptimSettings(
         lr=8e-3, betas=(0.9, 0.99), warmup_steps=100, final_lr=0.02
     )
@@ -368,10 +368,8 @@ class Config(TaskSettings):
         layer: dict[str, Any] = {"model": {"kind": kind}, "train": train}
         if kind == "trm":
             layer["pool"] = {"cycles": 5}  # each carries a wave two cells
-        elif name in ("standard", "max"):
-            layer["pool"] = {"pockets": 0.25}
-        if name == "max":  # more maps a step did more than more steps
-            train["batch_size"] = 32
+        elif name in ("standard", "max"):  # more maps a step did more than more steps
+            layer["pool"], train["batch_size"] = {"pockets": 0.25}, 32
         if name == "puzzles":
             layer["problem"] = {"kind": "hard"}
             layer["data"] = {"fresh": False, "train": 1_000, "validation": 30, "test": 100}
@@ -381,7 +379,7 @@ class Config(TaskSettings):
 # Steps of each preset and decay of its weight average, which spans some 8 % of them. What they
 # cost and reach stands in benchmarks/RESULTS.md.
 _STEPS = {
-    "quick": (2_800, 0.996), "standard": (7_500, 0.9985), "max": (7_500, 0.9985),
+    "quick": (2_800, 0.996), "standard": (4_500, 0.9975), "max": (7_500, 0.9985),
     "puzzles": (4_500, 0.9975), "trm": (4_500, 0.9975),
 }  # fmt: skip
 # samples, validation, dim, depth, dropout, decay, rate, epochs, patience, batch, augmented
