@@ -193,6 +193,7 @@ SCENE = "version 1\n0\ta.map\t3\t2\t0\t0\t0\t1\t1.0\n"
         ("version 1.0\n", "holds no scenario"),
         (SCENE.replace("\t1.0", ""), "line 2 has 8 fields; nine were expected"),
         (SCENE.replace("\t0\t1\t1.0", "\t0\tx\t1.0"), "line 2: sizes and places are whole numbers"),
+        (SCENE.replace("\t1.0", "\tbanana"), "line 2: the length 'banana' is no number"),
         (SCENE.replace("3\t2", "4\t2"), r"says 2 x 4 cells, but a.map has 2 x 3; maps are not sca"),
         (SCENE.replace("0\t1\t1.0", "1\t1\t1.0"), "goal at row 1, column 1 is not free"),
         (SCENE.replace("0\t1\t1.0", "0\t5\t1.0"), "goal at row 5, column 0 is not free"),

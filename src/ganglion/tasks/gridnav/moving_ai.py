@@ -137,6 +137,8 @@ def _scenario(
         raise DataError(f"{where} has {len(fields)} fields; nine were expected.")
     if not all(re.fullmatch(r"[0-9]{1,6}", f) for f in fields[2:8]):
         raise DataError(f"{where}: sizes and places are whole numbers; found {_short(line)}.")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", fields[8].strip()):
+        raise DataError(f"{where}: the length {_short(fields[8])} is no number.")
     width, height, *places = (int(f) for f in fields[2:8])
     if fields[1] not in known:
         known[fields[1]] = read_map(_beside(path, number, fields[1]))
