@@ -331,6 +331,9 @@ class _Silent:
     def say(self, text: str) -> None:
         """Show nothing."""
 
+    def warn(self, text: str) -> None:
+        """Show nothing."""
+
 
 # ---------------------------------------------------------------- start-up
 

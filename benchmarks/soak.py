@@ -175,6 +175,10 @@ class Filling(Quiet):
             resource.setrlimit(resource.RLIMIT_FSIZE, (600, self._limits[1]))
 
     def say(self, text: str) -> None:
+        """Note it."""
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
         """Note it; make room once the run has paused."""
         self.said.append(text)
         if text.startswith("Paused"):
