@@ -1,7 +1,7 @@
 """Runs one function of ours on what cannot be trusted, in a child with little memory and time.
 
-The child inherits no variables, and finds its modules where this process does,
-never in the current folder.
+The child inherits no variables, finds its modules where this process does, never in the current
+folder, and works in an empty folder of its own: what a library logs there goes with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -48,14 +49,16 @@ def confined(
     paths = os.pathsep.join(p for p in sys.path if os.path.isabs(p))
     env = {"PYTHONPATH": paths, "PATH": os.defpath, "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(
-            words,
-            input=data,
-            capture_output=True,
-            env=env,
-            timeout=_PATIENCE + 2 * limits.seconds,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                words,
+                input=data,
+                capture_output=True,
+                cwd=folder,
+                env=env,
+                timeout=_PATIENCE + 2 * limits.seconds,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise DataError(
             f"{what} took more than {_PATIENCE + 2 * limits.seconds} s to read."

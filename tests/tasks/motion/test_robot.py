@@ -165,6 +165,16 @@ def test_what_is_no_robot_is_refused_in_one_sentence(xml: str, said: str, tmp_pa
         robot.of_file(inner / "bad.xml")
 
 
+def test_what_physics_says_of_a_file_is_not_logged_into_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.xml").write_text(with_part('<option gravity="nan 0 0"/>'))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError):
+        robot.of_file(Path("bad.xml"))
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.xml"]
+
+
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.xml").write_text("<mujocoinclude/>")
     inner = tmp_path / "inner"
