@@ -107,11 +107,12 @@ def _report(
     run: Run, session: Session, report: dict[str, Any], onnx: OnnxPolicy, nominal: Scenario
 ) -> Path:
     """Add to `report` what shows the policy at work, and write the page."""
-    curves = getattr(session.task, "curves", None)
-    if curves is not None:  # quality over cycles, where the policy has them
-        report["anytime"] = {k: v.tolist() for k, v in curves(onnx, nominal.cases).items()}
+    shown: dict[str, Any] = {}
+    if hasattr(session.task, "curves"):  # quality over cycles, where the policy has them
+        shown["curves"] = session.task.curves(onnx, nominal.cases)
+        report["anytime"] = {k: v.tolist() for k, v in shown["curves"].items()}
     report["worst"] = _worst(session.task, nominal)
-    figures = _figures(session.task, onnx, nominal.cases, session.cfg.seed, report)
+    figures = _figures(session.task, onnx, nominal.cases, session.cfg.seed, report, shown)
     return page.write(run.folder / "report", report, figures)
 
 
@@ -278,12 +279,14 @@ def _worst(task: Task, nominal: Scenario) -> list[dict[str, Any]]:
 
 
 def _figures(
-    task: Task, policy: Policy, cases: Arrays, seed: int, report: dict[str, Any]
-) -> dict[str, bytes]:
+    task: Task, policy: Policy, cases: Arrays, seed: int, report: dict[str, Any],
+    shown: Mapping[str, Any],
+) -> dict[str, bytes]:  # fmt: skip
+    """Return the report's pictures; `shown` is what `draw` takes besides."""
     figures = {"curves": curves_png(report["curves"], task.goal.name)}
     draw = getattr(task, "draw", None)
     if draw is not None:
-        for name, figure in draw(policy, cases, seeds.rng(seed, "draw")).items():
+        for name, figure in draw(policy, cases, seeds.rng(seed, "draw"), **shown).items():
             figures[name] = figure if isinstance(figure, bytes) else png(figure)
     captions = getattr(task, "captions", {})
     report["figures"] = [

@@ -169,9 +169,10 @@ class Task(Protocol):
     """One problem: where its data comes from, how it is learned, how it is judged.
 
     `settings` is the resolved settings object it was built from. Optional attributes that generic
-    code looks for: `draw(policy, cases, rng)` and `animate` (pictures), `captions`, `steps` (what
-    inputs of role "steps" get), `units` of the data, `check`, `groups`, `importers`, `formats`
-    (data in and out), `exporters` (name -> function(policy, path, card): policy files of others),
+    code looks for: `draw(policy, cases, rng)` and `animate` (pictures; a task with `curves` also
+    takes what they gave as `draw(..., curves=)`), `captions`, `steps` (what inputs of role "steps"
+    get), `units` of the data, `check`, `groups`, `importers`, `formats` (data in and out),
+    `exporters` (name -> function(policy, path, card): policy files of others),
     `curves(policy, cases)` (quality over steps), `same_in_use(trained, exported, cases, rng)`
     (figures of both in closed loop; ExportError where they differ), `kept()` (file name -> bytes
     that a run keeps: what was read and what it was made into), `about` (JSON for the policy card),

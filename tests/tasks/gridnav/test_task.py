@@ -57,7 +57,9 @@ def test_the_recipes_are_those_of_the_guide(
 
 
 def test_a_preset_follows_the_model() -> None:
-    assert resolved({"model": "trm"}, preset="max").model.kind == "trm"
+    largest = resolved({"model": "trm"}, preset="max")
+    assert (largest.model.kind, largest.pool.cycles, largest.pool.pockets) == ("trm", 5, 0.25)
+    assert largest.train.batch_size == 32
     assert resolved(preset="trm").model.kind == "trm"
     assert resolved(preset="trm").pool.cycles == 5
     assert resolved({"pool": {"cycles": 8}}, preset="trm").pool.cycles == 8

@@ -67,6 +67,12 @@ def test_figures_render_and_have_captions(policy: Policy, names: set[str]) -> No
         assert colours(png(figure, dpi=60)) > 30
 
 
+def test_curves_that_are_known_are_not_measured_again() -> None:
+    task, rng = make(), np.random.default_rng(0)
+    figures = view.draw(task, Spreading(0.05), cases(task), rng, curves={})
+    assert "steps" not in figures
+
+
 @pytest.mark.parametrize("problem", [{"kind": "maze", "height": 5, "width": 30}, {"kind": "hard"}])
 def test_figures_of_other_maps_render(problem: dict[str, Any]) -> None:
     task = make({"problem": problem})

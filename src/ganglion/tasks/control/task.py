@@ -182,11 +182,13 @@ class Control:
         most = 4 * (self.settings.cycles or 8)
         return evaluation.anytime(policy, trial, self.optimum(cases)[0], most)
 
-    def draw(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, Figure]:
+    def draw(
+        self, policy: Policy, cases: Arrays, rng: np.random.Generator, curves: Arrays | None = None
+    ) -> dict[str, Figure]:
         """Return pictures by name: trajectories, gap_map and, where it refines, refinement."""
         from ganglion.tasks.control import view
 
-        return view.draw(self, policy, cases, rng)
+        return view.draw(self, policy, cases, rng, curves)
 
     def animate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> bytes:
         """Return a GIF of policy and optimum moving together."""

@@ -24,15 +24,16 @@ _REACH = 1.5  # the gap map's half-width, in start boxes
 
 
 def draw(
-    task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator
-) -> dict[str, Figure]:
+    task: Control, policy: Policy, cases: Arrays, rng: np.random.Generator,
+    curves: Arrays | None = None,
+) -> dict[str, Figure]:  # fmt: skip
     """Return figures by name: trajectories, gap_map (two states), refinement (with cycles)."""
     figures = {"trajectories": _trajectories(task, policy, cases, rng)}
     if task.plant.n == 2:
         figures["gap_map"] = _gap_map(task, policy, cases, rng)
     if task.plant.angles:
         figures |= _of_angles(task, policy, cases, rng)
-    curves = task.curves(policy, cases)
+    curves = task.curves(policy, cases) if curves is None else curves
     if curves:
         figures["refinement"] = _refinement(task, curves)
     return figures

@@ -365,14 +365,14 @@ class Config(TaskSettings):
             return _recipe(*_RECIPES["recipe1"])
         steps, ema = _STEPS[name]
         train = {"steps": steps, "ema": ema, "eval_every": steps // 10}
-        layer: dict[str, Any] = {"model": {"kind": kind}, "train": train}
-        if kind == "trm":
-            layer["pool"] = {"cycles": 5}  # each carries a wave two cells
-        elif name in ("standard", "max"):  # more maps a step did more than more steps
-            layer["pool"], train["batch_size"] = {"pockets": 0.25}, 32
+        pool: dict[str, Any] = {"cycles": 5} if kind == "trm" else {}  # each leads two cells far
+        layer: dict[str, Any] = {"model": {"kind": kind}, "pool": pool, "train": train}
+        if name in ("standard", "max"):  # more maps a step did more than more steps
+            pool["pockets"], train["batch_size"] = 0.25, 32
         if name == "puzzles":
             layer["problem"] = {"kind": "hard"}
             layer["data"] = {"fresh": False, "train": 1_000, "validation": 30, "test": 100}
+            train["eval_every"] = steps // 5  # the long ways make a validation dear
         return layer
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_CURVE_CELLS = (
+    24_000  # of the maps on which numbers of steps are tried: 375 of 8 x 8, 26 of 30 x 30
+)
 _CLAIMS = (  # of the original's guide, for walls by chance on 8 x 8 cells
     Claim("success in closed loop", ">= 85 %", "success"),
     Claim("moves, in those of the shortest path", "<= 1.3", "path_ratio"),
@@ -151,7 +154,8 @@ class GridNav:
 
     def curves(self, policy: Policy, cases: Arrays) -> Arrays:
         """Return what fewer and more recursion steps achieve; see `evaluation.over_steps`."""
-        return evaluation.over_steps(policy, self.trial({k: v[:200] for k, v in cases.items()}))
+        first = max(3, _CURVE_CELLS // cases["moves"][0].size)
+        return evaluation.over_steps(policy, self.trial({k: v[:first] for k, v in cases.items()}))
 
     @property
     def captions(self) -> Mapping[str, str]:
@@ -160,11 +164,13 @@ class GridNav:
 
         return view.CAPTIONS
 
-    def draw(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, Figure]:
+    def draw(
+        self, policy: Policy, cases: Arrays, rng: np.random.Generator, curves: Arrays | None = None
+    ) -> dict[str, Figure]:
         """Return pictures by name; see `view.draw`."""
         from ganglion.tasks.gridnav import view
 
-        return view.draw(self, policy, cases, rng)
+        return view.draw(self, policy, cases, rng, curves)
 
     def animate(self, policy: Policy, cases: Arrays, rng: np.random.Generator) -> dict[str, bytes]:
         """Return GIFs by name: the policy walking and, where it recurs, its wave in a maze."""

@@ -42,8 +42,9 @@ _FIELD = 24  # greatest side of a map whose arrows can be told apart
 
 
 def draw(
-    task: GridNav, policy: Policy, cases: Arrays, rng: np.random.Generator
-) -> dict[str, Figure]:
+    task: GridNav, policy: Policy, cases: Arrays, rng: np.random.Generator,
+    curves: Arrays | None = None,
+) -> dict[str, Figure]:  # fmt: skip
     """Return figures by name: paths, field, failures (if any), distance, steps (if it has any)."""
     trial = task.trial(cases)
     moves = trial.moves(policy, rng)
@@ -54,7 +55,7 @@ def draw(
     if failures is not None:
         figures["failures"] = failures
     figures["distance"] = _distance(trial, moves)
-    curves = task.curves(policy, cases)
+    curves = task.curves(policy, cases) if curves is None else curves
     if curves:
         figures["steps"] = steps_figure(curves, trial.steps)
     return figures
