@@ -10,6 +10,7 @@ from ganglion.core.errors import DataError
 COST = Metric("cost", "1", "lower")
 GAP = Metric("gap", "1", "lower", per="optimum")
 HIT = Metric("hit", "1", "higher")
+SHARE = Metric("hit", "1", "higher", share=True)
 
 
 def rng() -> np.random.Generator:
@@ -43,6 +44,31 @@ def test_the_interval_is_the_percentile_bootstrap() -> None:
     by_hand = np.array([np.repeat(column, d).mean() for d in draws])
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])))
     assert found.low < found.value < found.high
+
+
+def test_the_interval_of_a_share_is_exact_and_never_empty() -> None:
+    # no fault in 100 cases: 1 - .025 ** (1 / 100); 1 of 2: the roots of 1 - (1 - p)^2 = .025
+    column = {"hit": np.ones(100)}
+    found = metrics.summarise(column, [SHARE], rng())["hit"]
+    assert (found.low, found.high) == pytest.approx((0.025 ** (1 / 100), 1.0))
+    found = metrics.summarise({"hit": np.zeros(100)}, [SHARE], rng())["hit"]
+    assert (found.low, found.high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 100)))
+    found = metrics.summarise({"hit": np.array([1.0, np.nan, 0.0])}, [SHARE], rng())["hit"]
+    assert (found.value, found.cases) == (0.5, 2)
+    assert (found.low, found.high) == pytest.approx((1 - 0.975**0.5, 0.975**0.5))
+    found = metrics.summarise({"hit": np.full(3, np.nan)}, [SHARE], rng())["hit"]
+    assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_a_share_of_groups_is_drawn_by_groups() -> None:
+    rows = {"hit": np.array([0.0, 0.0, 1.0, 1.0]), "group": np.array([7, 7, 9, 9])}
+    found = metrics.summarise(rows, [SHARE], rng())["hit"]
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_a_share_of_something_between_is_refused() -> None:
+    with pytest.raises(DataError, match=r"holds 0\.5; a share needs 0 or 1"):
+        metrics.summarise({"hit": np.array([1.0, 0.5])}, [SHARE], rng())
 
 
 def test_the_bootstrap_draws_whole_groups() -> None:

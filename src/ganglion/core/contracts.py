@@ -137,7 +137,9 @@ class Metric:
     per names another column: the metric is then the ratio of the two columns' means (so an
     optimality gap is a ratio of sums over the same cases). help says in one sentence what the
     number means. percent says that people read the fraction as a percentage; values stay
-    fractions. Columns that are no metrics may stand beside them in the rows.
+    fractions. share says that each case's value is 0 or 1 (or NaN): the interval is then the exact
+    one of a share, which is not empty where all cases are alike. Columns that are no metrics may
+    stand beside them in the rows.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Metric:
     per: str | None = None
     help: str = ""
     percent: bool = False
+    share: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from ganglion.core.errors import DataError, unknown
 
 Floats = NDArray[np.float64]
 
+_BOUNDS = (0.025, 0.975)
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """One figure: its value, the bounds of its 95 % bootstrap interval, unit and direction."""
+    """One figure: its value, the bounds of its 95 % interval, unit and direction."""
 
     value: float
     low: float
@@ -46,8 +48,10 @@ def summarise(
     left out. `Metric.per` divides by the mean of another column over the same cases. A column
     `group` (cases,) makes the bootstrap draw whole groups (maps, scenes, clips), since cases of
     one group are not independent. An integer seed instead of a generator reuses the draws of the
-    last call of that size (policies on the same cases are resampled alike). Source: Efron and
-    Tibshirani, An Introduction to the Bootstrap, chapter 13 (percentile interval).
+    last call of that size (policies on the same cases are resampled alike). A `Metric.share` of
+    cases without groups has the exact binomial interval instead. DataError where such a column
+    holds something else than 0, 1 and NaN. Sources: Efron and Tibshirani, An Introduction to the
+    Bootstrap, chapter 13 (percentile interval); Clopper and Pearson, Biometrika 26 (1934).
     """
     units, member = _groups(rows)
     if isinstance(rng, int):
@@ -57,21 +61,39 @@ def summarise(
     out = {}
     for metric in metrics:
         top, bottom = _sums(rows, metric, member, units)
-        value = _ratio(top.sum(), bottom.sum())
-        many = _ratio(draws @ top, draws @ bottom)
-        many = many[np.isfinite(many)]
-        low, high = np.quantile(many, [0.025, 0.975]) if many.size else (np.nan, np.nan)
+        value = float(_ratio(top.sum(), bottom.sum()))
         count = int(np.isfinite(np.asarray(rows[metric.name], np.float64)).sum())
+        if metric.share and "group" not in rows:
+            low, high = _of_share(metric.name, top, bottom)
+        else:
+            low, high = _percentiles(_ratio(draws @ top, draws @ bottom))
         out[metric.name] = Estimate(
-            float(value),
-            float(low),
-            float(high),
-            metric.unit,
-            metric.better,
-            count,
-            metric.percent,
+            value, low, high, metric.unit, metric.better, count, metric.percent
         )
     return out
+
+
+def _percentiles(values: Floats) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, _BOUNDS) if values.size else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _of_share(name: str, top: Floats, bottom: Floats) -> tuple[float, float]:
+    """Return the exact interval of a share: top holds 0 or 1 where bottom holds 1."""
+    from scipy.special import betaincinv
+
+    odd = top[(top != 0) & (top != bottom)]
+    if odd.size:
+        raise DataError(
+            f"The column {name!r} of the evaluation holds {odd[0]:g}; a share needs 0 or 1."
+        )
+    yes, no = float(top.sum()), float((bottom - top).sum())
+    if not yes + no:
+        return float("nan"), float("nan")
+    low = float(betaincinv(yes, no + 1, _BOUNDS[0])) if yes else 0.0
+    high = float(betaincinv(yes + 1, no, _BOUNDS[1])) if no else 1.0
+    return low, high
 
 
 def _draws(rng: np.random.Generator, units: int, resamples: int) -> Floats:

@@ -30,12 +30,12 @@ GAP = Metric(
 )  # fmt: skip
 METRICS = (
     GAP,
-    Metric("success", "1", "higher", percent=True,
+    Metric("success", "1", "higher", percent=True, share=True,
            help="share of cases that arrive: error below 0.1 (all through the last 0.5 s for the "
            "pendulum, cartpole and quadrotor)"),
-    Metric("success_where_possible", "1", "higher", percent=True,
+    Metric("success_where_possible", "1", "higher", percent=True, share=True,
            help="the same over the cases in which the exact optimum itself succeeds"),
-    Metric("oracle_success", "1", "higher", percent=True,
+    Metric("oracle_success", "1", "higher", percent=True, share=True,
            help="share in which the exact optimum succeeds"),
     Metric("violations", "1", "lower", percent=True,
            help="share of commanded controls beyond their bound by more than 1e-6"),
@@ -46,7 +46,8 @@ METRICS = (
     Metric("case_gap", "1", "lower", percent=True, help="J / J* - 1 of each case"),
     Metric("closed_gap", "1", "lower", per="optimal_cost", percent=True,
            help="gap when the first control is applied and the policy asked again at each step"),
-    Metric("closed_success", "1", "higher", percent=True, help="success in closed loop"),
+    Metric("closed_success", "1", "higher", percent=True, share=True,
+           help="success in closed loop"),
     Metric("closed_final_error", "mixed", "lower", help="final error in closed loop"),
 )  # fmt: skip
 
@@ -54,7 +55,10 @@ METRICS = (
 def metrics_of(plant: Plant) -> Sequence[Metric]:
     """Return the columns for `plant`: METRICS and its own partial arrivals."""
     own = plant.partial_arrivals.items()
-    return (*METRICS, *(Metric(k, "1", "higher", percent=True, help=h) for k, (_, h) in own))
+    return (
+        *METRICS,
+        *(Metric(k, "1", "higher", percent=True, share=True, help=h) for k, (_, h) in own),
+    )
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ METRICS: Sequence[Metric] = (
     Metric("path_ratio", "1", "lower", per="shortest",
            help="moves made / shortest path, summed over all starts; one that fails counts with "
            "the limit of 4 x size^2"),
-    Metric("exact", "1", "higher", percent=True,
+    Metric("exact", "1", "higher", percent=True, share=True,
            help="share of maps whose way from the drawn start is a shortest one"),
-    Metric("perfect_maps", "1", "higher", percent=True,
+    Metric("perfect_maps", "1", "higher", percent=True, share=True,
            help="share of maps in which every cell's move is optimal"),
     Metric("optimal", "1", "higher", per="cells", percent=True,
            help="share of the cells with a way whose move is optimal"),
     Metric("no_way_known", "1", "higher", per="without_way", percent=True,
            help="share of the free cells without a way that say UNKNOWN"),
-    Metric("label_accuracy", "1", "higher", percent=True,
+    Metric("label_accuracy", "1", "higher", percent=True, share=True,
            help="share of the drawn starts whose move is the single label, the original's figure"),
     Metric("label_random_optimal", "1", "higher", percent=True,
            help="expected label_accuracy of a policy that picks any of the optimal moves, each as "
@@ -46,7 +46,7 @@ METRICS: Sequence[Metric] = (
            help="share of the starts that run into a wall or out of the map"),
     Metric("loops", "1", "lower", per="starts", percent=True,
            help="share of the starts that neither arrive nor collide"),
-    Metric("as_published", "1", "higher", percent=True,
+    Metric("as_published", "1", "higher", percent=True, share=True,
            help="share of maps whose way is the one in the published file; only where there is "
            "one"),
 )  # fmt: skip

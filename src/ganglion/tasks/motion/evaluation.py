@@ -32,9 +32,11 @@ GOAL = Metric("tracking_error", "rad", "lower", help="Joint error over the whole
               "after the robot lost the reference counts as 1 rad.")  # fmt: skip
 TRACKING = (
     GOAL,
-    Metric("survived", "%", "higher", help="Episodes in which it never fell.", percent=True),
-    Metric("tracked", "%", "higher", percent=True, help="Episodes in which it never was further "
-           "than 6 cm in height and 30 cm in place from the reference (scaled with the leg)."),
+    Metric("survived", "%", "higher", percent=True, share=True,
+           help="Episodes in which it never fell."),
+    Metric("tracked", "%", "higher", percent=True, share=True,
+           help="Episodes in which it never was further than 6 cm in height and 30 cm in place "
+           "from the reference (scaled with the leg)."),
     Metric("joint_rmse", "rad", "lower", help="Joint error while it stood."),
     Metric("joint_velocity_rmse", "rad/s", "lower", help="Error of the joints' velocities."),
     Metric("r_mpjpe", "mm", "lower", help="Mean distance of bodies from the reference's, in the "

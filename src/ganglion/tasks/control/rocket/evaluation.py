@@ -27,12 +27,12 @@ METRICS = (
     Metric("fuel_gap", "1", "lower", per="optimal_fuel", percent=True,
            help="mean fuel / mean optimal fuel - 1 over the cases the oracle solves, landed or "
            "not"),
-    Metric("landing", "1", "higher", percent=True,
+    Metric("landing", "1", "higher", percent=True, share=True,
            help="share of the cases the oracle solves that end within 1 m and 0.5 m/s"),
-    Metric("landing_all", "1", "higher", percent=True, help="the same over all cases"),
-    Metric("oracle_success", "1", "higher", percent=True,
+    Metric("landing_all", "1", "higher", percent=True, share=True, help="the same over all cases"),
+    Metric("oracle_success", "1", "higher", percent=True, share=True,
            help="share in which the oracle finds a landing"),
-    Metric("violations", "1", "lower", percent=True,
+    Metric("violations", "1", "lower", percent=True, share=True,
            help="share of the cases the oracle solves with thrust beyond its bound or a node "
            "below ground"),
     Metric("final_error", "m", "lower", help="distance to the target at the end"),
