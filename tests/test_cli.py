@@ -209,6 +209,10 @@ def test_a_run_from_data_to_picture(
     scored = ask("evaluate", "first", "--cases", "8", "--out", "scores.json")
     assert scored["cases"] == 8
     assert json.loads((tmp_path / "scores.json").read_text()) == scored
+    assert cli.main(["evaluate", "first", "train.steps=9"]) == 2
+    assert "train.*: these policies are trained already" in capsys.readouterr().err
+    there = ask("evaluate", "first", "--data", made["folder"])
+    assert (there["data"], scored["data"]) == (made["folder"], None)
     table = ask("compare", "first", "oracle", "problem.start_scale=1.5", "--html", "c.html")
     assert [p["name"] for p in table["policies"]] == ["first", "oracle"]
     assert (tmp_path / "c.html").is_file()

@@ -281,8 +281,9 @@ def test_the_exported_file_answers_as_the_run(home: Path) -> None:
     policy = pipeline.load(home / "runs/mine")
     rows = {"state": [[1.0, 0.5]], "target": [[0.0, 0.0]], "time_left_s": [[5.0]]}
     inputs = {k: np.array(v, np.float32) for k, v in rows.items()}
-    inputs["cycles"] = np.array([5])
-    assert onnx.act(inputs)["controls"] == pytest.approx(policy.act(inputs)["controls"], abs=1e-4)
+    for steps in ({}, {"cycles": np.array([5])}, {"cycles": 5}):  # as trained; said; said plainly
+        answers = [p.act({**inputs, **steps})["controls"] for p in (onnx, policy)]
+        assert answers[0] == pytest.approx(answers[1], abs=1e-4)
 
 
 def test_the_grids_recipe_holds_every_flag_of_the_guide(home: Path) -> None:

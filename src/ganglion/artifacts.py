@@ -126,7 +126,8 @@ def act(source: str, inputs: Mapping[str, Any] | None, *, home: Path = Path()) -
         if array.ndim == 0 and name in spec and spec[name].shape == (1,):
             array = array[None]
         arrays[name] = array[None] if rank is not None and array.ndim == rank else array
-    batch = next((len(a) for n, a in arrays.items() if n in spec and spec[n].batched), 1)
+    batched = (a for n, a in arrays.items() if n in spec and spec[n].batched)
+    batch = next((len(a) for a in batched if a.ndim), 1)
     filled = checks.defaults(policy.signature, batch, rng, steps=steps)
     ready = checks.check({**filled, **arrays}, policy.signature)
     outputs = policy.act(ready)

@@ -22,7 +22,7 @@ from ganglion.report import page
 from ganglion.report.diagnosis import diagnose
 from ganglion.report.figures import curves_png, png
 from ganglion.scoring import Entry, Scenario
-from ganglion.session import Session, chosen_checkpoint
+from ganglion.session import Session, chosen_checkpoint, steps_of
 from ganglion.train.policy import TorchPolicy
 from ganglion.train.settings import TaskSettings
 
@@ -129,11 +129,7 @@ def export_policy(
     """Export the torch `policy` of a run as ONNX with its card; ExportError above the tolerance."""
     if not isinstance(policy, TorchPolicy):
         raise ExportError("This policy is no torch module and cannot be exported.")
-    cycles = {
-        name: int(getattr(task, "steps", {}).get(name, spec.high or 1))
-        for name, spec in policy.signature.inputs.items()
-        if spec.role == "steps"
-    }
+    cycles = steps_of(task, policy.signature)
     card = {
         "task": run.config["task"], "run": run.id, "settings": cfg.model_dump(mode="json"),
         "data": run.manifest["data"]["digest"], "goal": task.goal.name, "steps": cycles,

@@ -214,6 +214,8 @@ def train(run: Run, console: Any = None, *, strict: bool = False) -> dict[str, A
         run.set("running", stage="train")
         with naming_memory(0):
             session = open_session(run, console, stop, strict)
+        if session.progress.finished:
+            console.say("Its training is finished; export, evaluation and report are made again.")
         _keep_inputs(run, session.task)
         cpu, began = time.process_time(), time.perf_counter()
         try:
@@ -308,7 +310,6 @@ def load(path: str | Path, checkpoint: str | int = "best", home: Path | None = N
         if not Path(path).exists():
             raise SettingsError(f"There is no file {path}.")
         return OnnxPolicy(Path(path))
-    from ganglion.session import trained
+    from ganglion.session import deployed
 
-    learner, *_ = trained(runs.find(runs.home(home), str(path)), checkpoint)
-    return learner.policy()
+    return deployed(runs.find(runs.home(home), str(path)), checkpoint)[0]

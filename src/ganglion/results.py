@@ -115,11 +115,26 @@ def _judge(
     scenarios: bool,
 ) -> tuple[dict[str, Any], list[Scenario]]:
     name = sources.common_task(found, task)
+    _refuse_of_training(found, layers)
     cfg = _settings(found, name, layers)
     chosen = _cases(found, name, cfg, data, cases, seed)
     stream = cfg.seed if seed is None else seed
     judged = scoring.score(name, cfg, [s.entry for s in found], chosen, stream, scenarios)
-    return scoring.scores_json(name, cfg, stream, judged), judged
+    report = scoring.scores_json(name, cfg, stream, judged)
+    return {**report, "data": None if data is None else str(data)}, judged
+
+
+_OF_TRAINING = ("model", "train", "optim", "export")
+
+
+def _refuse_of_training(found: Sequence[Source], layers: Layers) -> None:
+    """SettingsError for what would change nothing: finished policies are what they are."""
+    said = [name for name in _OF_TRAINING if any(name in layer for layer in layers)]
+    if said and any(s.cfg is not None for s in found):
+        raise SettingsError(
+            f"{' and '.join(f'{name}.*' for name in said)}: these policies are trained already. "
+            "Judging takes settings of the world (problem.* and the like), a seed and data."
+        )
 
 
 def _settings(found: Sequence[Source], task: str, layers: Layers) -> TaskSettings:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ganglion import registry
 from ganglion.core import dataset, metrics, seeds
-from ganglion.core.contracts import Arrays, Learner, Metrics, Policy, Ranks, Task
+from ganglion.core.contracts import Arrays, Learner, Metrics, Policy, Ranks, Signature, Task
 from ganglion.core.errors import CheckpointError, DataError, RunError, SettingsError
 from ganglion.core.run import Run
 from ganglion.core.settings import difference
@@ -19,6 +19,7 @@ from ganglion.sources import data_of, settings_of
 from ganglion.train import checkpoint, device
 from ganglion.train.journal import Console, Plan, RunJournal
 from ganglion.train.loop import Progress, Validation
+from ganglion.train.policy import TorchPolicy
 from ganglion.train.settings import TaskSettings
 
 
@@ -81,6 +82,24 @@ def trained(run: Run, which: str | int = "best") -> tuple[Learner, Task, TaskSet
     learner = task.learner(None, "cpu", cfg.seed, Ranks())  # nothing is drawn: no data needed
     _load(learner, found)
     return learner, task, cfg, found.step
+
+
+def deployed(run: Run, which: str | int = "best") -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, which knows its numbers of steps, and the step."""
+    learner, task, _, step = trained(run, which)
+    policy = learner.policy()
+    if isinstance(policy, TorchPolicy):
+        policy.steps = steps_of(task, policy.signature)
+    return policy, step
+
+
+def steps_of(task: Task, signature: Signature) -> dict[str, int]:
+    """Return what inputs of role "steps" get where a caller leaves them out."""
+    return {
+        name: int(getattr(task, "steps", {}).get(name, spec.high or 1))
+        for name, spec in signature.inputs.items()
+        if spec.role == "steps"
+    }
 
 
 def chosen_checkpoint(

@@ -75,10 +75,10 @@ def of_run(run: Run, checkpoint: str | int = "best") -> Source:
         return Source(
             Entry(name, "run", found.entry.policy, found.entry.digest), task, cfg, run, exported
         )
-    from ganglion.session import trained
+    from ganglion.session import deployed
 
-    learner, _, _, step = trained(run, checkpoint)
-    return Source(Entry(name, "run", learner.policy(), f"step {step}"), task, cfg, run)
+    policy, step = deployed(run, checkpoint)
+    return Source(Entry(name, "run", policy, f"step {step}"), task, cfg, run)
 
 
 def trained_under(names: Sequence[str], home: Path) -> tuple[str | None, TaskSettings | None]:

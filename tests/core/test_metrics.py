@@ -60,15 +60,33 @@ def test_the_interval_of_a_share_is_exact_and_never_empty() -> None:
     assert np.isnan([found.value, found.low, found.high]).all()
 
 
-def test_a_share_of_groups_is_drawn_by_groups() -> None:
+def test_a_share_of_groups_counts_groups() -> None:
     rows = {"hit": np.array([0.0, 0.0, 1.0, 1.0]), "group": np.array([7, 7, 9, 9])}
     found = metrics.summarise(rows, [SHARE], rng())["hit"]
-    assert (found.low, found.high) == (0.0, 1.0)
+    assert (found.low, found.high) == (0.0, 1.0)  # drawn by groups
+    found = metrics.summarise({**rows, "hit": np.zeros(4)}, [SHARE], rng())["hit"]
+    assert (found.low, found.high) == pytest.approx((0.0, 1 - 0.025**0.5))
 
 
-def test_a_share_of_something_between_is_refused() -> None:
-    with pytest.raises(DataError, match=r"holds 0\.5; a share needs 0 or 1"):
-        metrics.summarise({"hit": np.array([1.0, 0.5])}, [SHARE], rng())
+def test_parts_of_cases_are_drawn_but_not_where_no_case_has_any() -> None:
+    part = Metric("wrong", "1", "lower", per="cells", share=True)
+    cells = np.array([50.0, 60.0, 0.0, 40.0])
+    rows = {"wrong": np.array([0.0, 3.0, 0.0, 0.0]), "cells": cells}
+    found = metrics.summarise(rows, [part], rng())["wrong"]
+    assert (found.low, found.value, found.high) == pytest.approx((0.0, 0.02, 0.05), abs=0.011)
+    none = metrics.summarise({**rows, "wrong": np.zeros(4)}, [part], rng())["wrong"]
+    # three maps have cells at all
+    assert (none.low, none.high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 3)))
+    every = metrics.summarise({**rows, "wrong": cells}, [part], rng())["wrong"]
+    assert (every.low, every.high) == pytest.approx((0.025 ** (1 / 3), 1.0))
+
+
+def test_one_case_alone_has_no_interval_but_that_of_a_share() -> None:
+    found = metrics.summarise({"cost": np.array([3.0])}, [COST], rng())["cost"]
+    assert found.value == 3.0
+    assert np.isnan([found.low, found.high]).all()
+    found = metrics.summarise({"hit": np.ones(1)}, [SHARE], rng())["hit"]
+    assert (found.low, found.high) == pytest.approx((0.025, 1.0))
 
 
 def test_the_bootstrap_draws_whole_groups() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from ganglion import pipeline, registry, testing
 from ganglion.core.contracts import Ranks
+from ganglion.core.errors import SettingsError
 from ganglion.export.onnx_export import Checks, export
 from ganglion.export.onnx_policy import OnnxPolicy
 from ganglion.serve.models import load
@@ -111,6 +112,8 @@ def test_act_on_the_command_line_and_over_http_are_the_same(policies: Path, tmp_
     assert json.loads(json.dumps(there))["controls"] == pytest.approx(
         np.array(here["outputs"]["controls"][0]), abs=1e-7
     )
+    with pytest.raises(SettingsError, match=r"Input 'state' has shape \(\)"):
+        pipeline.act(str(policies / "feedback.onnx"), dict.fromkeys(inputs, 1))
 
 
 def curl_lines(page: str) -> list[str]:

@@ -160,9 +160,11 @@ def _tell(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(result)
         return
-    write(
-        f"{result['task']} ({result['problem']}), {result['cases']} cases, seed {result['seed']}\n"
-    )
+    if result["data"] is None:
+        drawn = f"({result['problem']}), {result['cases']} cases, seed {result['seed']}"
+    else:
+        drawn = f"{result['cases']} cases of {result['data']}"
+    write(f"{result['task']} {drawn}\n")
     write(policies(result["policies"]))
     for scenario in result.get("scenarios") or []:
         write(f"\n{scenario['name']}  {dict(scenario.get('overrides') or {})}")

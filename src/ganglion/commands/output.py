@@ -44,19 +44,28 @@ def figure(entry: Any) -> str:
         return number(None if value is None else value * factor)
 
     text = scaled("value")
-    if entry.get("low") is not None and entry.get("high") is not None:
+    if _known(entry.get("low")) and _known(entry.get("high")):
         text += f" [{scaled('low')}, {scaled('high')}]"
     return text + (f" {unit}" if unit != "1" else "")
 
 
 def policies(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return policies (rows) by metrics (columns) as a table."""
-    names = list(dict.fromkeys(name for e in entries for name in e["metrics"]))
+    """Return policies (rows) by metrics (columns: those that apply to any of them) as a table."""
+    names = [
+        name
+        for name in dict.fromkeys(name for e in entries for name in e["metrics"])
+        if any(_known(e["metrics"].get(name)) for e in entries)
+    ]
     rows = [
         [str(e["name"]), *[figure(e["metrics"].get(n)) for n in names]]
         for e in entries
     ]  # fmt: skip
     return table(["policy", *names], rows)
+
+
+def _known(entry: Any) -> bool:
+    value = entry.get("value") if isinstance(entry, Mapping) else entry
+    return value is not None and value == value
 
 
 def size(count: float) -> str:

@@ -137,9 +137,9 @@ class Metric:
     per names another column: the metric is then the ratio of the two columns' means (so an
     optimality gap is a ratio of sums over the same cases). help says in one sentence what the
     number means. percent says that people read the fraction as a percentage; values stay
-    fractions. share says that each case's value is 0 or 1 (or NaN): the interval is then the exact
-    one of a share, which is not empty where all cases are alike. Columns that are no metrics may
-    stand beside them in the rows.
+    fractions. share says that each case's value, or its ratio to `per`, is from 0 to 1: where cases
+    are yes or no, or all alike at one end, the interval is the exact one of a share, which is never
+    empty. Columns that are no metrics may stand beside them in the rows.
     """
 
     name: str

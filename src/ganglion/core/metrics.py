@@ -48,10 +48,11 @@ def summarise(
     left out. `Metric.per` divides by the mean of another column over the same cases. A column
     `group` (cases,) makes the bootstrap draw whole groups (maps, scenes, clips), since cases of
     one group are not independent. An integer seed instead of a generator reuses the draws of the
-    last call of that size (policies on the same cases are resampled alike). A `Metric.share` of
-    cases without groups has the exact binomial interval instead. DataError where such a column
-    holds something else than 0, 1 and NaN. Sources: Efron and Tibshirani, An Introduction to the
-    Bootstrap, chapter 13 (percentile interval); Clopper and Pearson, Biometrika 26 (1934).
+    last call of that size (policies on the same cases are resampled alike). A `Metric.share` whose
+    cases are yes or no, or all alike at one end, has the exact binomial interval instead, counted
+    in cases (groups); NaN bounds where one case alone is all there is. Sources: Efron and
+    Tibshirani, An Introduction to the Bootstrap, chapter 13 (percentile interval); Clopper and
+    Pearson, Biometrika 26 (1934).
     """
     units, member = _groups(rows)
     if isinstance(rng, int):
@@ -63,32 +64,31 @@ def summarise(
         top, bottom = _sums(rows, metric, member, units)
         value = float(_ratio(top.sum(), bottom.sum()))
         count = int(np.isfinite(np.asarray(rows[metric.name], np.float64)).sum())
-        if metric.share and "group" not in rows:
-            low, high = _of_share(metric.name, top, bottom)
-        else:
-            low, high = _percentiles(_ratio(draws @ top, draws @ bottom))
+        low, high = _interval(metric, top, bottom, draws)
         out[metric.name] = Estimate(
             value, low, high, metric.unit, metric.better, count, metric.percent
         )
     return out
 
 
-def _percentiles(values: Floats) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, _BOUNDS) if values.size else (np.nan, np.nan)
+def _interval(metric: Metric, top: Floats, bottom: Floats, draws: Floats) -> tuple[float, float]:
+    used = bottom > 0
+    alike = int((top[used] == bottom[used]).sum()), int((top[used] == 0).sum())
+    whole = (bottom[used] == 1).all() or max(alike) == used.sum()
+    if metric.share and whole and sum(alike) == used.sum():
+        return _exact(*alike)
+    many = _ratio(draws @ top, draws @ bottom)
+    many = many[np.isfinite(many)]
+    if not many.size or used.sum() < 2:  # one alone says nothing of others
+        return float("nan"), float("nan")
+    low, high = np.quantile(many, _BOUNDS)
     return float(low), float(high)
 
 
-def _of_share(name: str, top: Floats, bottom: Floats) -> tuple[float, float]:
-    """Return the exact interval of a share: top holds 0 or 1 where bottom holds 1."""
+def _exact(yes: int, no: int) -> tuple[float, float]:
+    """Return the interval of a share by the binomial distribution, after so many cases of each."""
     from scipy.special import betaincinv
 
-    odd = top[(top != 0) & (top != bottom)]
-    if odd.size:
-        raise DataError(
-            f"The column {name!r} of the evaluation holds {odd[0]:g}; a share needs 0 or 1."
-        )
-    yes, no = float(top.sum()), float((bottom - top).sum())
     if not yes + no:
         return float("nan"), float("nan")
     low = float(betaincinv(yes, no + 1, _BOUNDS[0])) if yes else 0.0

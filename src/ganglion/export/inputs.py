@@ -24,13 +24,16 @@ def check(
     inputs are arrays, or what NumPy makes arrays of (nested lists, as they come from JSON). Names,
     dtypes (a cast may lose no value beyond float32's rounding), shapes, one size per batch and
     named axis, and finiteness are checked; declared ranges too, where `ranges`. The range of a
-    "steps" input is always checked, as it bounds the run time. Raises SettingsError.
+    "steps" input is always checked, as it bounds the run time; one number of steps may be given
+    plainly, without its axis. Raises SettingsError.
     """
     _check_names(inputs, signature)
     sizes: dict[str, tuple[int, str]] = {}
     checked = {}
     for name, spec in signature.inputs.items():
         array = _cast(name, inputs[name], spec)
+        if array.ndim == 0 and spec.role == "steps" and spec.shape == (1,) and not spec.batched:
+            array = array[None]
         _check_shape(name, array, spec, sizes)
         _check_values(name, array, spec, ranges or spec.role == "steps")
         checked[name] = array

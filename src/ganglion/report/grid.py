@@ -78,11 +78,15 @@ def is_oracle(name: str, kind: str) -> bool:
 def grid(report: Json, policies: Sequence[Json] | None = None) -> Grid:
     """Lay out `policies` (default: the report's own) by metric, the goal first.
 
+    A metric that applies to none of them has no column, but for the goal.
     The best cell of a column is marked among all policies but the oracle, and only where at least
     two of them have a value.
     """
     listed = list(report.get("policies") or []) if policies is None else list(policies)
-    columns = columns_of(report, listed)
+    columns = tuple(
+        c for c in columns_of(report, listed)
+        if c.goal or any(value_of(p, c.name) is not None for p in listed)
+    )  # fmt: skip
     best = {c.name: _best(listed, c) for c in columns}
     rows = []
     for policy in listed:

@@ -20,7 +20,8 @@ class TorchPolicy:
     The module's forward takes one tensor per input of `signature`: by keyword where the names of
     its parameters are the names of the inputs, else by position in the signature's order. It gives
     a tensor (one output), a sequence in the signature's order, or a mapping by name. Batched
-    arrays are (B, *shape); an input with `batched=False` is passed as it is, (*shape).
+    arrays are (B, *shape); an input with `batched=False` is passed as it is, (*shape). `steps` are
+    the numbers of steps that a caller may leave out, by the names of their inputs.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class TorchPolicy:
     ) -> None:
         self.device = torch.device(device)
         self.module = module.to(self.device)
+        self.steps: Mapping[str, int] = {}
         self._signature = signature
 
     @property
@@ -39,7 +41,8 @@ class TorchPolicy:
 
         Raises SettingsError where names, ranks or sizes do not fit the signature.
         """
-        arrays = _checked(inputs, self._signature)
+        known = {k: np.array([v]) for k, v in self.steps.items() if k in self._signature.inputs}
+        arrays = _checked({**known, **inputs}, self._signature)
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
         try:
@@ -109,6 +112,8 @@ def _checked(inputs: Arrays, signature: Signature) -> dict[str, Array]:
                 f"Input {name!r} is missing; this policy takes {', '.join(signature.inputs)}."
             )
         array = np.require(inputs[name], dtype=spec.dtype, requirements=["C", "W"])
+        if array.ndim == 0 and spec.role == "steps" and spec.shape == (1,) and not spec.batched:
+            array = array[None]
         _fit(name, array, spec, sizes)
         arrays[name] = array
     return arrays

@@ -169,11 +169,14 @@ def test_a_start_without_a_way_is_found() -> None:
         records.make(drawn(".#.", ".#."), np.array([[0, 0]]), np.array([[1, 2]]))
 
 
-def test_faults_are_found_among_many_rows() -> None:
+@pytest.mark.parametrize("row", [1, 1_023, 1_024, 2_499])
+def test_a_fault_is_found_in_any_of_many_rows(row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_AT_ONCE", 1 << 14)  # 1,024 maps of 4 x 4
     found = maps.draw_cases("density", 2_500, 4, 4, np.random.default_rng(0))
     arrays = records.make(found.free, found.goal, found.start, found.distance)
-    arrays["moves"][-1] = 0
-    with pytest.raises(DataError, match=r"moves\[2499, .* is no move, but optimal there is"):
+    checks.check(arrays)
+    arrays["moves"][row] = 0
+    with pytest.raises(DataError, match=rf"moves\[{row}, .* is no move, but optimal there is"):
         checks.check(arrays)
 
 

@@ -37,7 +37,7 @@ METRICS = (
            help="the same over the cases in which the exact optimum itself succeeds"),
     Metric("oracle_success", "1", "higher", percent=True, share=True,
            help="share in which the exact optimum succeeds"),
-    Metric("violations", "1", "lower", percent=True,
+    Metric("violations", "1", "lower", percent=True, share=True,
            help="share of commanded controls beyond their bound by more than 1e-6"),
     Metric("final_error", "mixed", "lower", help="2-norm of the final state error"),
     Metric("error_against_random", "1", "lower", per="random_error", percent=True,

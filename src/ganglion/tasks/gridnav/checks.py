@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -12,23 +12,32 @@ from ganglion.tasks.gridnav import paths, records, tokens
 from ganglion.tasks.gridnav.grids import MOVES, Bools, Bytes, Ints
 from ganglion.tasks.gridnav.records import Records
 
-MOST = 1_000  # rows that are derived anew, spread evenly
+_AT_ONCE = 1 << 20  # cells that are derived anew
 
 
 def check(arrays: Arrays, *, first: bool = True) -> None:
     """Verify the arrays of `records.make`; DataError names the first fault by row and cell.
 
-    All rows: names, shapes, cells inside their maps. Up to a thousand rows, spread over all: goal
-    and start are free and connected, the sets of moves are the optimal ones, the label is that of
-    A* (`first`) or, in imported data, any optimal move, and tokens, where the maps are square,
-    read back as the same state.
+    Of every row: names, shapes, cells inside their maps; goal and start are free and connected, the
+    sets of moves are the optimal ones, the label is that of A* (`first`) or, in imported data, any
+    optimal move, and tokens, where the maps are square, read back as the same state.
     """
-    whole = records.read(arrays)
-    count = len(whole.free)
-    rows = np.unique(np.linspace(0, count - 1, min(MOST, count)).astype(int))
-    part = Records(
-        whole.free[rows], whole.goal[rows], whole.start[rows], whole.moves[rows], whole.label[rows]
-    )
+    for part, rows in _parts(records.read(arrays)):
+        _check_part(part, rows, first)
+
+
+def _parts(whole: Records) -> Iterator[tuple[Records, Ints]]:
+    count, cells = len(whole.free), whole.free[:1].size
+    size = max(1, _AT_ONCE // max(1, cells))
+    for begin in range(0, count, size):
+        rows = np.arange(begin, min(begin + size, count))
+        yield Records(
+            whole.free[rows], whole.goal[rows], whole.start[rows], whole.moves[rows],
+            whole.label[rows],
+        ), rows  # fmt: skip
+
+
+def _check_part(part: Records, rows: Ints, first: bool) -> None:
     each = np.arange(len(rows))
     _check_free(part, rows, "goal", part.goal)
     _check_free(part, rows, "start", part.start)

@@ -18,12 +18,12 @@ from ganglion.tasks.gridnav.grids import STAY, UNKNOWN, Bools, Bytes, Distances,
 from ganglion.tasks.gridnav.records import Records
 
 WRONG = Metric(
-    "wrong", "1", "lower", per="cells", percent=True,
+    "wrong", "1", "lower", per="cells", percent=True, share=True,
     help="share of the cells with a way, of all maps, whose move is not optimal",
 )  # fmt: skip
 METRICS: Sequence[Metric] = (
     WRONG,
-    Metric("success", "1", "higher", per="starts", percent=True,
+    Metric("success", "1", "higher", per="starts", percent=True, share=True,
            help="share of the starts (every free cell with a way) that arrive; a collision fails, "
            "and so does a loop"),
     Metric("path_ratio", "1", "lower", per="shortest",
@@ -33,18 +33,18 @@ METRICS: Sequence[Metric] = (
            help="share of maps whose way from the drawn start is a shortest one"),
     Metric("perfect_maps", "1", "higher", percent=True, share=True,
            help="share of maps in which every cell's move is optimal"),
-    Metric("optimal", "1", "higher", per="cells", percent=True,
+    Metric("optimal", "1", "higher", per="cells", percent=True, share=True,
            help="share of the cells with a way whose move is optimal"),
-    Metric("no_way_known", "1", "higher", per="without_way", percent=True,
+    Metric("no_way_known", "1", "higher", per="without_way", percent=True, share=True,
            help="share of the free cells without a way that say UNKNOWN"),
     Metric("label_accuracy", "1", "higher", percent=True, share=True,
            help="share of the drawn starts whose move is the single label, the original's figure"),
-    Metric("label_random_optimal", "1", "higher", percent=True,
+    Metric("label_random_optimal", "1", "higher", percent=True, share=True,
            help="expected label_accuracy of a policy that picks any of the optimal moves, each as "
            "likely; only one that also learned how the label was picked goes beyond"),
-    Metric("collisions", "1", "lower", per="starts", percent=True,
+    Metric("collisions", "1", "lower", per="starts", percent=True, share=True,
            help="share of the starts that run into a wall or out of the map"),
-    Metric("loops", "1", "lower", per="starts", percent=True,
+    Metric("loops", "1", "lower", per="starts", percent=True, share=True,
            help="share of the starts that neither arrive nor collide"),
     Metric("as_published", "1", "higher", percent=True, share=True,
            help="share of maps whose way is the one in the published file; only where there is "
