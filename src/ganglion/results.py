@@ -240,7 +240,8 @@ def _claims(source: Source, task: Any, policies: Sequence[Mapping[str, Any]]) ->
     assert source.cfg is not None
     steps = source.cfg.train.epoch_steps(source.cfg.data.train) if source.cfg.train.epochs else None
     trained = claims.Trained(source.entry.name, "untrained.onnx", list(source.run.lines()), steps)
-    return {"header": list(claims.HEADER), "rows": claims.rows(task.claims, policies, trained)}
+    header = [*claims.HEADER, source.entry.name]
+    return {"header": header, "rows": claims.rows(task.claims, policies, trained)}
 
 
 def _efficiency(source: Source) -> dict[str, Any] | None:

@@ -109,7 +109,10 @@ def test_a_dump_resolves_back_to_the_same_settings() -> None:
         ("modell=deep", r"Did you mean 'model'\?"),
         ("model=dep", r"Unknown model 'dep'\. Did you mean 'deep'\? Known: deep, small\."),
         ("model.kind=[1]", r"Unknown model \[1\]"),
-        ("model.layers=3", r"Unknown setting 'model\.layers'.*Known here: .*model\.width"),
+        (
+            "model.layers=3",
+            r"'model\.layers' with model=small: it belongs to model=deep\. Known here: .*model\.width",
+        ),
         ("model=3", r"model: expected settings below it, got 3"),
         ("inner=3", r"inner: expected settings below it, got 3"),
         ("inner.cost=x", r"inner\.cost: .*got 'x'\. It is plain \| deep; default \"plain\"\."),

@@ -15,7 +15,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -101,9 +101,24 @@ def _merge_variant(
             )
         kinds.append(kind)
     same = [layer for layer, k in zip(layers, kinds, strict=True) if k == kind]
+    _refuse_of_others(name, kind, options, same)
     if kind == default.kind:
         same.insert(0, default.model_dump(mode="json"))
     return {**merge(options[kind], same, f"{name}."), "kind": kind}
+
+
+def _refuse_of_others(
+    name: str, kind: str, options: Mapping[str, type[Settings]], layers: Sequence[Raw]
+) -> None:
+    known = options[kind].model_fields
+    for key in (key for layer in layers for key in layer if key not in known):
+        owners = [f"{name}={k}" for k, option in options.items() if key in option.model_fields]
+        if owners:
+            raise SettingsError(
+                f"Unknown setting {name + '.' + key!r} with {name}={kind}: it belongs to "
+                f"{' or '.join(owners)}. Known here: "
+                f"{', '.join(sorted(f'{name}.{k}' for k in known))}."
+            )
 
 
 def _drop_alternatives(
@@ -366,7 +381,13 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " | ".join(_type_name(a) for a in get_args(annotation))
     if origin is tuple:
-        return "list"
+        each = get_args(annotation)
+        length = "" if each[-1] is Ellipsis else f"{len(each)}: "
+        return f"list of {length}{_type_name(each[0])}"
+    if origin is Annotated:
+        plain, *limits = get_args(annotation)
+        found = [m for limit in limits for m in getattr(limit, "metadata", [limit])]
+        return " ".join(part for part in (_type_name(plain), _limits(found)) if part)
     names = {int: "whole number", float: "number", bool: "true | false", str: "text"}
     return names.get(annotation, "none" if annotation is type(None) else str(annotation))
 

@@ -10,7 +10,7 @@ from ganglion.core.contracts import Claim
 from ganglion.report import numbers
 
 Json = Mapping[str, Any]
-HEADER = ("claim", "claimed", "random", "optimum", "ours")
+HEADER = ("claim", "claimed", "random", "optimum")  # and the name of the policy that answers
 
 
 @dataclass(frozen=True)

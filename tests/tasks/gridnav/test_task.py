@@ -85,6 +85,7 @@ def test_a_preset_follows_the_model() -> None:
         ({"problem": {"kind": "rooms", "sides": [7, 3]}}, "the smaller number comes first"),
         ({"problem": {"kind": "rooms", "sides": [-1, 3]}}, "greater than or equal to 1"),
         ({"problem": {"kind": "maze", "braid": [0.9, 0.1]}}, "the smaller number comes first"),
+        ({"problem": {"kind": "maze", "braid": 0.5}}, "list of 2: number >= 0.0, <= 1.0"),
         ({"model": {"kind": "trm", "mixing": "attention", "dim": 10}}, "multiple of 16"),
         (
             {"model": {"kind": "mixer", "augment": True}, "problem": {"height": 6}},
