@@ -111,7 +111,7 @@ def test_a_dump_resolves_back_to_the_same_settings() -> None:
         ("model.kind=[1]", r"Unknown model \[1\]"),
         (
             "model.layers=3",
-            r"'model\.layers' with model=small: it belongs to model=deep\. Known here: .*model\.width",
+            r"'model\.layers' with model=small: it belongs to model=deep\. Known.*: .*model\.width",
         ),
         ("model=3", r"model: expected settings below it, got 3"),
         ("inner=3", r"inner: expected settings below it, got 3"),
