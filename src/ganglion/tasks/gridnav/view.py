@@ -288,7 +288,8 @@ def learning_curve(measured: Mapping[str, Mapping[int, float]]) -> Figure:
         axes.errorbar(at, middle, [middle - low, high - middle], fmt="_", color=colour,
                       capsize=3, lw=1.6, ms=8, label=name)  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlim(800, 130_000)
+    least = min((size for points in measured.values() for size in points), default=1_000)
+    axes.set_xlim(0.8 * min(1_000, least), 130_000)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.set_title("Accuracy over the number of training states", loc="left", color=INK,
