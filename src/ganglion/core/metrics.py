@@ -72,7 +72,7 @@ def summarise(
 
 
 def _interval(metric: Metric, top: Floats, bottom: Floats, draws: Floats) -> tuple[float, float]:
-    used = bottom > 0
+    used = bottom != 0
     alike = int((top[used] == bottom[used]).sum()), int((top[used] == 0).sum())
     whole = (bottom[used] == 1).all() or max(alike) == used.sum()
     if metric.share and whole and sum(alike) == used.sum():
